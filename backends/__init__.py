@@ -1,0 +1,72 @@
+"""Persistence of usage rows: record in, database row out. Knows nothing of HTTP.
+
+This is the door: what is named here is public, everything else may change.
+"""
+
+from .admission import Place, Refused
+from .batching import BatchingOptions
+from .codec import to_json
+from .dead_letters import DEFAULT_FOLDER, DEFAULT_MAX_BYTES, DeadLetterFile
+from .errors import (
+    BackendsError,
+    NotDurable,
+    SinkDriverMissing,
+    SinkError,
+    SinkNotFound,
+    StateError,
+    StrategyError,
+)
+from .ledger import LedgerCounts
+from .log_writer import LogWriter
+from .noop import NoopLogWriter
+from .record import EndReason, Status, UsageRecord, UsageSource
+from .registry import SinkRegistry, Strategy, parse_strategy, sinks
+from .reports import FlushReport, StopReport, WriterObserver, WriterStats
+from .sanitise import tags_text
+from .single import SingleLogWriter
+from .sink import LogSink, SinkOptions, UsageReader
+from .usage_query import FILTER_COLUMNS, MAX_PAGE_ROWS, Cursor, UsagePage, UsageQuery
+from .writer import BatchLogWriter
+
+__all__ = [
+    "DEFAULT_FOLDER",
+    "DEFAULT_MAX_BYTES",
+    "FILTER_COLUMNS",
+    "MAX_PAGE_ROWS",
+    "BackendsError",
+    "BatchLogWriter",
+    "BatchingOptions",
+    "Cursor",
+    "DeadLetterFile",
+    "EndReason",
+    "FlushReport",
+    "LedgerCounts",
+    "LogSink",
+    "LogWriter",
+    "NoopLogWriter",
+    "NotDurable",
+    "Place",
+    "Refused",
+    "SingleLogWriter",
+    "SinkDriverMissing",
+    "SinkError",
+    "SinkNotFound",
+    "SinkOptions",
+    "SinkRegistry",
+    "StateError",
+    "Status",
+    "StopReport",
+    "Strategy",
+    "StrategyError",
+    "UsagePage",
+    "UsageQuery",
+    "UsageReader",
+    "UsageRecord",
+    "UsageSource",
+    "WriterObserver",
+    "WriterStats",
+    "parse_strategy",
+    "sinks",
+    "tags_text",
+    "to_json",
+]

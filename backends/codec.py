@@ -1,0 +1,47 @@
+"""A record as plain JSON values and back: for files, for the HTTP API, for sinks that store documents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from .record import COLUMNS, UsageRecord
+
+
+def timestamp_text(moment: datetime) -> str:
+    """``moment`` in UTC, always with six digits of microseconds, so that texts sort as times do."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def cost_text(cost: Decimal) -> str:
+    """``cost`` with its nine places and no exponent."""
+    return f"{cost:.9f}"
+
+
+def to_json(record: UsageRecord) -> dict[str, Any]:
+    """``record`` as a dict of JSON values; ``cost`` is a text, so that no digit is lost."""
+    return {name: _plain(getattr(record, name)) for name in COLUMNS}
+
+
+def from_json(row: Mapping[str, Any]) -> UsageRecord:
+    """The record that ``to_json`` made ``row`` from. Raises ``KeyError`` or ``ValueError`` for others."""
+    values = {name: row[name] for name in COLUMNS}
+    values["id"] = UUID(values["id"])
+    values["boot_id"] = UUID(values["boot_id"]) if values["boot_id"] else None
+    values["timestamp"] = datetime.fromisoformat(values["timestamp"])
+    values["cost"] = None if values["cost"] is None else Decimal(values["cost"])
+    values["stream"] = bool(values["stream"])
+    return UsageRecord(**values)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, UUID):
+        return str(value)
+    if isinstance(value, datetime):
+        return timestamp_text(value)
+    if isinstance(value, Decimal):
+        return cost_text(value)
+    return value

@@ -1,0 +1,301 @@
+"""Decides what is sent next, when, and what an answer means. All synchronous: state apart from waiting.
+
+Takes the ledger's rows and the outcomes of writes; gives jobs. Every row of a job stays in the ledger,
+in flight, until ``settle`` moves it on, so a lost task loses nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from .batching import BatchingOptions
+from .dead_letters import DeadLetter, DeadLetters
+from .errors import (
+    DeadLettersUnavailable,
+    Rejection,
+    SinkBatchRejected,
+    SinkError,
+    SinkFatal,
+    SinkRetryable,
+    SinkRowsRejected,
+)
+from .ledger import Ledger
+from .record import Batch
+from .retry import CAP_DRAINING_S, CAP_RUNNING_S, Backoff, Breaker
+from .sink import Committed
+
+MAX_STATEMENTS_PER_TURN = 64
+"""After so many retries and pieces in a row a batch of fresh rows has its turn."""
+PROBE_ROWS = 10
+MAX_LINGER_S = 10.0
+
+
+@dataclass(slots=True)
+class Job:
+    """A batch to send, or, without one, a ping. ``since`` and ``not_before`` are loop time in seconds."""
+
+    batch: Batch | None
+    since: float
+    attempts: int = 0
+    not_before: float = 0.0
+
+    @property
+    def rows(self) -> int:
+        return len(self.batch.rows) if self.batch else 0
+
+
+class Dispatcher:
+    """The plan of one writer. ``give_up_after_s`` (None: never) abandons a batch that fails for so long."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        options: BatchingOptions,
+        *,
+        sink: str,
+        dead_letters: DeadLetters,
+        backoff: Backoff,
+        give_up_after_s: float | None = None,
+    ) -> None:
+        self.breaker = Breaker(backoff)
+        self.flush_to = 0
+        self.is_halted = False
+        self.is_closed = False
+        self.is_hopeless = False
+        self.degraded: dict[str, str] = {}
+        self._ledger = ledger
+        self._options = options
+        self._sink = sink
+        self._dead_letters = dead_letters
+        self._backoff = backoff
+        self._give_up_after_s = give_up_after_s
+        self._waiting: list[Job] = []
+        self._draining = False
+        self._last_chance = False
+        self._statements = 0
+        self._max_rows = options.max_rows
+        self._linger_s = options.linger_s
+
+    # --- what next
+
+    def next(self, now: float) -> Job | None:
+        """The job to send now, or None. The caller has a free slot for it."""
+        if self.is_halted or not self._admits(now):
+            return None
+        probes = self.breaker.state == "open" and not self._ignores_breaker
+        job = self._probe(now) if probes else self._choose(now)
+        if job is not None:
+            self.breaker.attempt()
+        return job
+
+    def wake_at(self) -> float | None:
+        """When ``next`` may have something without anything else happening; None: not before a change."""
+        if self.is_halted:
+            return None
+        if not self._ignores_breaker and self.breaker.state != "closed":
+            return self.breaker.probe_at if self.breaker.state == "open" else None
+        times = [job.not_before for job in self._waiting]
+        if head := self._ledger.queue_head:
+            times.append(head.accepted_at + self._linger_s)
+        return min(times, default=None)
+
+    def is_ripe(self, now: float) -> bool:
+        """Whether the queue's rows make a batch: enough of them, or old enough, or waited for."""
+        head = self._ledger.queue_head
+        if head is None:
+            return False
+        return (
+            self._draining
+            or head.row.seq <= self.flush_to
+            or self._ledger.queued >= self._max_rows
+            or self._ledger.queue_bytes >= self._options.max_bytes
+            or now >= head.accepted_at + self._linger_s
+        )
+
+    def drain(self, now: float) -> None:
+        """Stopping begins: no linger, every retry at once; an open breaker gets one probe, the last."""
+        self._draining = True
+        self._last_chance = self.breaker.state != "closed"
+        self.breaker.probe_now(now)
+        for job in self._waiting:
+            job.not_before = now
+
+    def halt(self) -> None:
+        """Send nothing more; answers to what is under way still count."""
+        self.is_halted = True
+
+    def close(self) -> None:
+        """Nothing more is sent, and late answers change nothing: the rows have been accounted for."""
+        self.is_halted = self.is_closed = True
+
+    # --- what an answer means
+
+    def settle(self, job: Job, outcome: object, now: float) -> None:
+        """Move the rows of ``job`` on as ``outcome`` says. Late answers, after the close, change nothing."""
+        if self.is_closed:
+            return
+        if job.batch is None:
+            self._settle_ping(outcome, now)
+        elif isinstance(outcome, Committed):
+            self._committed(job.batch, outcome)
+        elif isinstance(outcome, SinkRowsRejected):
+            self._rows_rejected(job, job.batch, outcome, now)
+        elif isinstance(outcome, SinkBatchRejected):
+            self._batch_rejected(job, job.batch, outcome, now)
+        else:
+            self._failed(job, job.batch, outcome, now)
+
+    def keep(self, job: Job, now: float) -> None:
+        """Send ``job`` again, whatever went wrong, unless its rows have been settled."""
+        if job.batch is not None and self._ledger.holds(job.batch) and not self.is_closed:
+            self._wait(job, now)
+
+    def _committed(self, batch: Batch, outcome: Committed) -> None:
+        self._sink_answers()
+        self._max_rows = min(self._options.max_rows, self._max_rows + max(1, self._max_rows // 10))
+        self._linger_s = max(self._options.linger_s, self._linger_s * 0.9)
+        self._ledger.commit(batch, outcome.duplicates)
+
+    def _rows_rejected(self, job: Job, batch: Batch, outcome: SinkRowsRejected, now: float) -> None:
+        refused = {index: why for index, why in outcome.rejected.items() if 0 <= index < len(batch.rows)}
+        if not refused:  # a sink that names no row of ours has named no culprit
+            return self._batch_rejected(job, batch, SinkBatchRejected(outcome.code, outcome.message), now)
+        self._sink_answers()
+        rest = [index for index in range(len(batch.rows)) if index not in refused]
+        parts = self._ledger.divide(batch, [list(refused), rest])
+        self._bury(Job(parts[0], job.since, job.attempts), parts[0], list(refused.values()), now)
+        if rest and outcome.stored is not None:
+            self._ledger.commit(parts[1], outcome.stored.duplicates)
+        elif rest:
+            self._waiting.append(Job(parts[1], job.since, not_before=now))
+
+    def _batch_rejected(self, job: Job, batch: Batch, outcome: SinkBatchRejected, now: float) -> None:
+        self._sink_answers()
+        if len(batch.rows) == 1:
+            return self._bury(job, batch, [Rejection(outcome.code, outcome.message)], now)
+        middle = len(batch.rows) // 2
+        halves = self._ledger.divide(batch, [range(middle), range(middle, len(batch.rows))])
+        self._waiting.extend(Job(half, job.since, not_before=now) for half in halves)
+
+    def _bury(self, job: Job, batch: Batch, reasons: Sequence[Rejection], now: float) -> None:
+        letters = [
+            DeadLetter(
+                row=row, sink=self._sink, code=why.code, message=why.message, attempts=job.attempts + 1
+            )
+            for row, why in zip(batch.rows, reasons, strict=True)
+        ]
+        try:
+            self._dead_letters.add(letters)
+        except DeadLettersUnavailable as error:
+            self.degraded["dead_letters_full"] = str(error)
+            return self._wait(job, now)
+        self.degraded.pop("dead_letters_full", None)
+        self.degraded["dead_letters"] = "rows were refused for good; see the dead letters"
+        self._ledger.dead_letter(batch)
+
+    def _failed(self, job: Job, batch: Batch, outcome: object, now: float) -> None:
+        self._sink_failed(outcome, now)
+        if isinstance(outcome, TimeoutError):
+            self._max_rows = max(1, min(self._max_rows, len(batch.rows)) // 2)
+        if isinstance(outcome, SinkRetryable) and outcome.slow_down:
+            self._linger_s = min(MAX_LINGER_S, max(self._linger_s * 2, self._options.linger_s, 0.1))
+        if self._give_up_after_s is None:
+            return self._wait(job, now)
+        if self.breaker.state != "closed":
+            self._give_up_everything(batch)
+        elif now >= job.since + self._give_up_after_s:
+            self._ledger.abandon(batch)
+        else:
+            self._wait(job, now)
+
+    def _give_up_everything(self, batch: Batch) -> None:
+        """The sink is down, and every caller is waiting for an answer now."""
+        given_up, self._waiting = self._waiting, []
+        for each in [batch, *(job.batch for job in given_up if job.batch)]:
+            self._ledger.abandon(each)
+        self._ledger.abandon_queue()
+
+    def _wait(self, job: Job, now: float) -> None:
+        job.attempts += 1
+        cap = CAP_DRAINING_S if self._draining else CAP_RUNNING_S
+        job.not_before = now + self._backoff.delay(job.attempts, cap)
+        self._waiting.append(job)
+
+    def _settle_ping(self, outcome: object, now: float) -> None:
+        if isinstance(outcome, BaseException):
+            self._sink_failed(outcome, now)
+        else:
+            self._sink_answers()
+
+    # --- the sink's health
+
+    @property
+    def _ignores_breaker(self) -> bool:
+        """While draining, trying until the deadline beats sparing the sink, unless it was down before."""
+        return self._draining and not self._last_chance
+
+    def _admits(self, now: float) -> bool:
+        return self._ignores_breaker or self.breaker.admits(now)
+
+    def _sink_answers(self) -> None:
+        self.breaker.succeed()
+        self._last_chance = False
+        self.degraded.pop("sink_down", None)
+        self.degraded.pop("sink_refuses", None)
+
+    def _sink_failed(self, outcome: object, now: float) -> None:
+        code = outcome.code if isinstance(outcome, SinkError) else type(outcome).__name__
+        if isinstance(outcome, SinkFatal):
+            self.breaker.trip(now)
+            self.degraded["sink_refuses"] = code
+        else:
+            self.breaker.fail(now)
+        if self.breaker.state == "open":
+            self.degraded.setdefault("sink_down", code)
+        if self._last_chance:
+            self.is_hopeless = True
+
+    # --- choosing
+
+    def _choose(self, now: float) -> Job | None:
+        fresh_first = self._statements >= MAX_STATEMENTS_PER_TURN
+        if fresh_first and (job := self._fresh(now, self._max_rows)):
+            return job
+        if job := self._due(now):
+            self._statements += 1
+            return job
+        return self._fresh(now, self._max_rows)
+
+    def _fresh(self, now: float, max_rows: int) -> Job | None:
+        if not self.is_ripe(now):
+            return None
+        self._statements = 0
+        batch = self._ledger.claim(max_rows, self._options.max_bytes)
+        return Job(batch, since=now)
+
+    def _due(self, now: float) -> Job | None:
+        due = min(self._waiting, key=lambda job: job.not_before, default=None)
+        if due is None or due.not_before > now:
+            return None
+        self._waiting.remove(due)
+        return due
+
+    def _probe(self, now: float) -> Job | None:
+        """The one attempt of a half-open breaker: the smallest batch there is, else a ping."""
+        if self._waiting:
+            job = min(self._waiting, key=lambda job: job.rows)
+            self._waiting.remove(job)
+            return job
+        if self._ledger.queue_head is not None:
+            return Job(
+                self._ledger.claim(min(PROBE_ROWS, self._max_rows), self._options.max_bytes), since=now
+            )
+        return None if self._draining else Job(None, since=now)
+
+    def reasons(self, now: float) -> Mapping[str, str]:
+        """Why the writer is degraded, with a word on each: empty when all is well."""
+        oldest = self._ledger.oldest()
+        age = now - oldest.accepted_at if oldest else 0.0
+        late = {"batch_overdue": f"{age:.0f} s"} if age > self._options.batch_deadline_s else {}
+        return {**self.degraded, **late}

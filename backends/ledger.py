@@ -1,0 +1,247 @@
+"""Custody as pure state: which rows there are and who has each one. No I/O, no clock, no await.
+
+Takes rows, gives batches, and keeps every row of a batch until that batch is settled. A row changes
+bucket only inside one of these methods, so that at every instant
+
+    accepted = committed + duplicates + dead_lettered + spooled + abandoned + queued + in_flight
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Literal, TypeAlias
+from uuid import UUID
+
+from .record import MAX_ROW_BYTES, Batch, UsageRecord, row_bytes, stamped
+
+Bucket: TypeAlias = Literal["committed", "duplicates", "dead_lettered", "spooled", "abandoned"]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A row in custody, its size in bytes and when it was accepted (loop time, seconds)."""
+
+    row: UsageRecord
+    size: int
+    accepted_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerCounts:
+    """The ledger at one instant, in rows."""
+
+    accepted: int = 0
+    recovered: int = 0
+    committed: int = 0
+    duplicates: int = 0
+    dead_lettered: int = 0
+    spooled: int = 0
+    abandoned: int = 0
+    queued: int = 0
+    in_flight: int = 0
+
+    @property
+    def unaccounted(self) -> int:
+        """The difference of the equation's two sides. Anything but 0 is a bug."""
+        settled = self.committed + self.duplicates + self.dead_lettered + self.spooled + self.abandoned
+        return self.accepted - settled - self.queued - self.in_flight
+
+
+def _ignore(bucket: Bucket, entries: Sequence[Entry]) -> None:
+    """The listener of a ledger that nobody listens to."""
+
+
+class Ledger:
+    """All rows of one writer. ``max_rows`` and ``max_bytes`` bound queue, flights and places together.
+
+    ``on_settled(bucket, entries)`` is called, synchronously, whenever rows reach their last bucket.
+    """
+
+    def __init__(
+        self,
+        boot_id: UUID,
+        max_rows: int,
+        max_bytes: int,
+        on_settled: Callable[[Bucket, Sequence[Entry]], None] = _ignore,
+    ) -> None:
+        self.boot_id = boot_id
+        self.last_seq = 0
+        self.places = 0
+        self._max_rows = max_rows
+        self._max_bytes = max_bytes
+        self._on_settled = on_settled
+        self._queue: deque[Entry] = deque()
+        self._flights: dict[UUID, tuple[Entry, ...]] = {}
+        self._settled: Counter[Bucket] = Counter()
+        self._in_flight = 0
+        self._queue_bytes = 0
+        self._flight_bytes = 0
+
+    # --- room
+
+    @property
+    def rows(self) -> int:
+        """Rows and places that count against the bound."""
+        return len(self._queue) + self._in_flight + self.places
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that count against the bound; a place counts as a row of the largest size."""
+        return self._queue_bytes + self._flight_bytes + self.places * MAX_ROW_BYTES
+
+    @property
+    def room(self) -> int:
+        """How many more places there are."""
+        return max(0, min(self._max_rows - self.rows, (self._max_bytes - self.bytes) // MAX_ROW_BYTES))
+
+    def admit(self) -> bool:
+        """Give a place for one row, if there is room for it."""
+        if not self.room:
+            return False
+        self.places += 1
+        return True
+
+    def release(self) -> None:
+        """Take back a place that was not used."""
+        self.places -= 1
+
+    # --- custody
+
+    def accept(self, row: UsageRecord, row_id: UUID, now: float) -> UsageRecord:
+        """Take the row for a place into the queue; gives it back with its number in this boot."""
+        self.places -= 1
+        self.last_seq += 1
+        row = stamped(row, row_id, self.boot_id, self.last_seq)
+        entry = Entry(row, row_bytes(row), now)
+        self._queue.append(entry)
+        self._queue_bytes += entry.size
+        return row
+
+    def claim(self, max_rows: int, max_bytes: int) -> Batch | None:
+        """Move the oldest rows from the queue into a new batch in flight; None if the queue is empty."""
+        taken: list[Entry] = []
+        size = 0
+        while self._queue and len(taken) < max_rows:
+            if taken and size + self._queue[0].size > max_bytes:
+                break
+            entry = self._queue.popleft()
+            taken.append(entry)
+            size += entry.size
+        self._queue_bytes -= size
+        return self._launch(tuple(taken)) if taken else None
+
+    def divide(self, batch: Batch, groups: Iterable[Sequence[int]]) -> list[Batch]:
+        """Replace a batch in flight by one new batch per group of its indexes (each index in one group)."""
+        entries = self._land(batch)
+        return [self._launch(tuple(entries[index] for index in group)) for group in groups if group]
+
+    def commit(self, batch: Batch, duplicates: int) -> None:
+        """The sink has every row; ``duplicates`` of them it had before.
+
+        Which rows these were no sink tells; the split matters for the counts alone.
+        """
+        entries = self._land(batch)
+        known = min(max(duplicates, 0), len(entries))
+        self._settle("committed", entries[known:])
+        self._settle("duplicates", entries[:known])
+
+    def dead_letter(self, batch: Batch) -> None:
+        """The rows of a batch are in the dead letters."""
+        self._settle("dead_lettered", self._land(batch))
+
+    def abandon(self, batch: Batch) -> tuple[Entry, ...]:
+        """Give up a batch in flight; its rows are counted and returned, to be named."""
+        entries = self._land(batch)
+        self._settle("abandoned", entries)
+        return entries
+
+    def abandon_queue(self) -> tuple[Entry, ...]:
+        """Give up every queued row; they are counted and returned, to be named."""
+        entries = tuple(self._queue)
+        self._queue.clear()
+        self._queue_bytes = 0
+        self._settle("abandoned", entries)
+        return entries
+
+    def abandon_all(self) -> tuple[Entry, ...]:
+        """Give up every row in flight or queued; they are counted and returned, to be named."""
+        flying = [Batch(batch_id, ()) for batch_id in self._flights]
+        entries = [entry for batch in flying for entry in self.abandon(batch)]
+        return (*entries, *self.abandon_queue())
+
+    def holds(self, batch: Batch) -> bool:
+        """Whether the batch is still in flight, that is, not settled."""
+        return batch.id in self._flights
+
+    # --- looking
+
+    @property
+    def queued(self) -> int:
+        return len(self._queue)
+
+    @property
+    def queue_bytes(self) -> int:
+        return self._queue_bytes
+
+    @property
+    def is_empty(self) -> bool:
+        """No row and no outstanding place."""
+        return self.rows == 0
+
+    @property
+    def queue_head(self) -> Entry | None:
+        """The oldest queued row."""
+        return self._queue[0] if self._queue else None
+
+    def oldest(self) -> Entry | None:
+        """The unsettled row with the lowest number."""
+        heads = [entries[0] for entries in self._flights.values()]
+        if self._queue:
+            heads.append(self._queue[0])
+        return min(heads, key=lambda entry: entry.row.seq, default=None)
+
+    def is_settled(self, watermark: int) -> bool:
+        """Whether every row up to number ``watermark`` is settled."""
+        oldest = self.oldest()
+        return oldest is None or oldest.row.seq > watermark
+
+    def unsettled(self, watermark: int) -> int:
+        """How many rows up to number ``watermark`` are not settled."""
+        flying = (entry for entries in self._flights.values() for entry in entries)
+        return sum(entry.row.seq <= watermark for entry in chain(flying, self._queue))
+
+    def counts(self) -> LedgerCounts:
+        """The equation's terms as they stand."""
+        return LedgerCounts(
+            accepted=self.last_seq,
+            committed=self._settled["committed"],
+            duplicates=self._settled["duplicates"],
+            dead_lettered=self._settled["dead_lettered"],
+            spooled=self._settled["spooled"],
+            abandoned=self._settled["abandoned"],
+            queued=len(self._queue),
+            in_flight=self._in_flight,
+        )
+
+    # --- one door in, one door out
+
+    def _launch(self, entries: tuple[Entry, ...]) -> Batch:
+        batch = Batch.of(tuple(entry.row for entry in entries))
+        self._flights[batch.id] = entries
+        self._in_flight += len(entries)
+        self._flight_bytes += sum(entry.size for entry in entries)
+        return batch
+
+    def _land(self, batch: Batch) -> tuple[Entry, ...]:
+        entries = self._flights.pop(batch.id)
+        self._in_flight -= len(entries)
+        self._flight_bytes -= sum(entry.size for entry in entries)
+        return entries
+
+    def _settle(self, bucket: Bucket, entries: Sequence[Entry]) -> None:
+        if entries:
+            self._settled[bucket] += len(entries)
+            self._on_settled(bucket, entries)

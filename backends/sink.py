@@ -1,0 +1,100 @@
+"""The contract between the batching core and a database.
+
+A sink takes a batch and returns when it is durable. It holds no queue, retries nothing and never stops
+by itself: all of that is the core's. A sink object exists only while it is open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
+
+from pydantic import BaseModel, ConfigDict
+
+from .record import Batch, Boot
+from .usage_query import UsagePage, UsageQuery
+
+
+class SinkOptions(BaseModel):
+    """Base of every sink's ``Options``: closed, so that a misspelt key is an error at start."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a sink can do. The defaults are the strict ones; a gap is declared and tested as a gap.
+
+    ``dedup``: whether a row sent twice is one row at once (``immediate``) or once the engine merged
+    (``eventual``; its read side must hide it). ``atomic_batch``: a batch is stored whole or not at all.
+    ``exact_decimal``: ``cost`` comes back digit for digit. ``microsecond_time``: ``timestamp`` too.
+    ``reads_usage``: the sink is a ``UsageReader``.
+    """
+
+    dedup: Literal["immediate", "eventual"] = "immediate"
+    atomic_batch: bool = True
+    exact_decimal: bool = True
+    microsecond_time: bool = True
+    reads_usage: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A durable batch: ``new`` rows were stored by this write, ``duplicates`` were there already."""
+
+    new: int
+    duplicates: int = 0
+
+
+class LogSink(Protocol):
+    """A database that stores usage rows.
+
+    ``batching_defaults`` overrides defaults of ``BatchingOptions`` by name (for example
+    ``{"flush_concurrency": 1}``).
+    """
+
+    Options: ClassVar[type[SinkOptions]]
+    capabilities: ClassVar[Capabilities]
+    batching_defaults: ClassVar[Mapping[str, Any]]
+
+    @classmethod
+    def open(cls, options: Any) -> AbstractAsyncContextManager[Self]:
+        """The sink, open. ``options`` is an instance of ``Options``. No network I/O: the gateway starts
+        with the database down."""
+        ...
+
+    async def write(self, batch: Batch) -> Committed:
+        """Store ``batch``; returning means durable. The same batch again changes nothing.
+
+        Raises ``SinkRetryable``, ``SinkRowsRejected``, ``SinkBatchRejected`` or ``SinkFatal``, nothing
+        else. May be cancelled at any await: the sink stays usable, and whether the rows were stored is
+        then unknown. Neither changes nor keeps the batch. May run several times at once, up to
+        ``flush_concurrency``.
+        """
+        ...
+
+    async def ping(self) -> None:
+        """Return if a write would be likely to succeed; raises as ``write`` does. May be cancelled."""
+        ...
+
+    def abort(self) -> None:
+        """End every call under way, at once and without waiting. Used only when stopping: no ``write``
+        follows. May be called again."""
+        ...
+
+    async def record_boot(self, boot: Boot) -> None:
+        """Store or update ``boot`` in ``usage_boots``, by its id. Idempotent; a close is never undone by
+        a start that arrives late. Raises as ``write`` does."""
+        ...
+
+
+@runtime_checkable
+class UsageReader(Protocol):
+    """The read side of a sink that declares ``reads_usage``."""
+
+    async def read_usage(self, query: UsageQuery) -> UsagePage:
+        """Rows that match ``query``, newest first by (timestamp, id). Raises as ``write`` does.
+        May be repeated and cancelled."""
+        ...
