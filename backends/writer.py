@@ -1,0 +1,299 @@
+"""The batching core: takes custody of rows and sees each to the sink, whatever happens meanwhile.
+
+Takes rows through places; gives them, in batches, to one sink; keeps the ledger while they are under way.
+Decides nothing about databases, HTTP or files: the ledger and the dispatcher decide, this room waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from random import Random
+from typing import Literal
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from .admission import Admission, Place, Receipt, Refused
+from .batching import BatchingOptions
+from .boots import BootRegister
+from .dead_letters import DeadLetters
+from .delivery import Delivery
+from .dispatch import Dispatcher
+from .errors import StateError
+from .ledger import Bucket, Entry, Ledger
+from .pulse import Pulse
+from .record import UsageRecord
+from .reports import (
+    FlushReport,
+    NoObserver,
+    StopOutcome,
+    StopReport,
+    WriterObserver,
+    WriterState,
+    WriterStats,
+)
+from .retry import Backoff
+from .sanitise import sanitise, without_texts
+from .sink import LogSink
+
+log = logging.getLogger("backends.writer")
+
+STOP_DEADLINE_S = 10.0
+CANCEL_GRACE_S = 1.0
+IDS_IN_REPORT = 10
+IDS_PER_LINE = 200
+
+
+class BatchLogWriter:
+    """``batch``: rows are gathered and committed in batches, after the call was answered.
+
+    Rows in the queue or in flight are lost with the process at kill -9, never otherwise.
+    """
+
+    strategy: Literal["batch", "single"] = "batch"
+
+    def __init__(
+        self,
+        sink: LogSink,
+        options: BatchingOptions,
+        *,
+        sink_name: str,
+        dead_letters: DeadLetters,
+        boot_id: UUID | None = None,
+        observer: WriterObserver | None = None,
+        stop_deadline_s: float = STOP_DEADLINE_S,
+        cancel_grace_s: float = CANCEL_GRACE_S,
+        rng: Random | None = None,
+        give_up_after_s: float | None = None,
+    ) -> None:
+        self.boot_id = boot_id or uuid7()
+        self._sink_name = sink_name
+        self._options = options
+        self._observer = observer or NoObserver()
+        self._stop_deadline_s = stop_deadline_s
+        self._cancel_grace_s = cancel_grace_s
+        self._state: WriterState = "new"
+        self._pid = os.getpid()
+        self._pulse = Pulse()
+        self._ledger = Ledger(self.boot_id, options.max_queue_rows, options.max_queue_bytes, self._on_settled)
+        self._admission = Admission(self._ledger)
+        backoff = Backoff(rng or Random())
+        self._dispatcher = Dispatcher(
+            self._ledger,
+            options,
+            sink=sink_name,
+            dead_letters=dead_letters,
+            backoff=backoff,
+            give_up_after_s=give_up_after_s,
+        )
+        self._delivery = Delivery(
+            sink, sink_name, self._dispatcher, options, self._pulse, self._observer, self._on_death
+        )
+        self._boots = BootRegister(sink, self.boot_id, backoff, options.attempt_timeout_s)
+        self._now: Callable[[], float] = _before_start
+        self._drain: asyncio.Task[None] | None = None
+        self._stop_by = 0.0
+        self._stop_began_at = 0.0
+        self._report: StopReport | None = None
+        self._abandoned_ids: list[UUID] = []
+
+    # --- life
+
+    async def start(self) -> None:
+        """See ``LogWriter.start``."""
+        if self._state != "new":
+            raise StateError(f"a writer starts once, this one is {self._state}; build a new one")
+        self._state = "running"
+        self._now = asyncio.get_running_loop().time
+        self._delivery.start()
+        self._boots.announce(self._pulse, is_over=lambda: self._state != "running")
+
+    async def stop(self, deadline_s: float | None = None) -> StopReport:
+        """See ``LogWriter.stop``."""
+        now = asyncio.get_running_loop().time()
+        stop_by = now + (self._stop_deadline_s if deadline_s is None else deadline_s)
+        if self._state in ("new", "failed"):
+            self._stop_began_at = now
+            self._close("drained" if self._ledger.is_empty else "aborted")
+        if self._state == "running":
+            self._begin_drain(now, stop_by)
+        self._stop_by = min(self._stop_by, stop_by)
+        self._pulse.beat()
+        if self._drain is not None:
+            await asyncio.wait({self._drain})
+        return self.close_now()
+
+    def close_now(self) -> StopReport:
+        """See ``LogWriter.close_now``."""
+        if self._report is None:
+            self._close("aborted")
+        assert self._report is not None
+        # Rows that came after the close were accepted and accounted for too.
+        return replace(self._report, stats=self.stats(), ids_sample=tuple(self._abandoned_ids))
+
+    # --- rows in
+
+    async def reserve(self, row_id: UUID | None = None) -> Place | Refused:
+        """See ``LogWriter.reserve``. Refusals: ``not_started``, ``draining``, ``closed``, ``failed``,
+        ``forked`` and, without room, ``queue_full``."""
+        if reason := self._refusal():
+            return self._admission.refuse(reason)
+        waits = self._options.on_full == "block"
+        if not await self._admission.enter(self._options.max_block_s if waits else 0.0):
+            return self._admission.refuse("queue_full", is_call_served=self._options.on_full != "reject")
+        if reason := self._refusal():
+            self.release()
+            return self._admission.refuse(reason)
+        return Place(row_id or uuid7(), self)
+
+    async def put(self, row: UsageRecord) -> None:
+        """See ``LogWriter.put``."""
+        place = await self.reserve(row.id)
+        if isinstance(place, Place):
+            place.put(row)
+
+    def _refusal(self) -> str | None:
+        if self._pid != os.getpid():
+            return "forked"
+        if self._state == "running":
+            return None
+        return "not_started" if self._state == "new" else self._state
+
+    def accept(self, row: UsageRecord, row_id: UUID) -> Receipt | None:
+        """Take custody of the row of a place; ``batch`` gives no receipt. Never raises."""
+        now = self._now()
+        try:
+            row = sanitise(row)
+        except Exception:  # custody comes before tidiness: the row goes on without its texts
+            log.exception("row_not_clean", extra={"id": str(row_id)})
+            row = without_texts(row)
+        self._ledger.accept(row, row_id, now)
+        if self._state in ("closed", "failed"):
+            self._ledger.abandon_queue()
+        elif self._delivery.has_slot and (self._ledger.queued == 1 or self._dispatcher.is_ripe(now)):
+            self._pulse.beat()
+        return None
+
+    async def settled(self, receipt: Receipt) -> None:
+        """Nothing to wait for: ``batch`` promises nothing before the answer."""
+
+    def release(self) -> None:
+        """Take an unused place back."""
+        self._ledger.release()
+        self._admission.let_in()
+        self._pulse.beat()
+
+    # --- waiting for rows to go out
+
+    async def flush(self, deadline_s: float) -> FlushReport:
+        """See ``LogWriter.flush``."""
+        deadline = self._now() + deadline_s
+        watermark = self._ledger.last_seq
+        self._dispatcher.flush_to = max(self._dispatcher.flush_to, watermark)
+        self._pulse.beat()
+        while not self._ledger.is_settled(watermark) and self._state not in ("closed", "failed"):
+            if self._now() >= deadline:
+                break
+            await self._pulse.wait_until(deadline)
+        left = self._ledger.unsettled(watermark)
+        if not left:
+            return FlushReport(outcome="ok")
+        return FlushReport(outcome="failed" if self._state == "failed" else "timed_out", rows_left=left)
+
+    # --- rows out
+
+    def _on_settled(self, bucket: Bucket, entries: Sequence[Entry]) -> None:
+        if bucket in ("committed", "duplicates"):
+            now = self._now()
+            self._observer.durable([now - entry.accepted_at for entry in entries])
+        elif bucket == "abandoned":
+            self._name([entry.row.id for entry in entries])
+        self._admission.let_in()
+
+    def _name(self, ids: Sequence[UUID]) -> None:
+        self._abandoned_ids.extend(ids[: IDS_IN_REPORT - len(self._abandoned_ids)])
+        for start in range(0, len(ids), IDS_PER_LINE):
+            line = [str(row_id) for row_id in ids[start : start + IDS_PER_LINE]]
+            log.error("rows_abandoned", extra={"count": len(line), "ids": line})
+
+    # --- the end
+
+    def _begin_drain(self, now: float, stop_by: float) -> None:
+        self._state = "draining"
+        self._stop_began_at, self._stop_by = now, stop_by
+        self._dispatcher.drain(now)
+        self._admission.dismiss()
+        self._drain = asyncio.get_running_loop().create_task(self._drain_and_close(), name="log-writer drain")
+
+    async def _drain_and_close(self) -> None:
+        outcome: StopOutcome = "aborted"
+        try:
+            outcome = await self._deliver_the_rest()
+        except Exception:
+            log.exception("drain_failed")
+        finally:  # also when this task is cancelled: only what is synchronous is safe then
+            self._close(outcome)
+
+    async def _deliver_the_rest(self) -> StopOutcome:
+        while not (self._ledger.is_empty or self._dispatcher.is_hopeless) and self._now() < self._stop_by:
+            await self._pulse.wait_until(self._stop_by)
+        if not self._ledger.is_empty:
+            await self._delivery.land(self._cancel_grace_s)
+        if self._ledger.is_empty:
+            await self._boots.close(self._ledger.last_seq, max(0.0, self._stop_by - self._now()))
+            return "drained"
+        return "sink_down" if self._dispatcher.is_hopeless else "deadline"
+
+    def _close(self, outcome: StopOutcome) -> None:
+        if self._report is not None:
+            return
+        self._dispatcher.close()
+        self._ledger.abandon_all()
+        self._state = "closed"
+        self._admission.dismiss()
+        self._boots.end()
+        self._delivery.end()
+        duration_s = self._now() - self._stop_began_at if self._stop_began_at else 0.0
+        self._report = StopReport(stats=self.stats(), outcome=outcome, duration_s=duration_s)
+
+    def _on_death(self, is_cancelled: bool) -> None:
+        """The collector is gone. A cancel means that the loop ends: nobody will ever deliver the rest."""
+        if is_cancelled:
+            self._close("aborted")
+        elif self._state == "running":
+            self._state = "failed"
+            self._pulse.beat()
+
+    # --- looking
+
+    def stats(self) -> WriterStats:
+        """See ``LogWriter.stats``."""
+        now = self._now()
+        oldest = self._ledger.oldest()
+        return WriterStats(
+            state=self._state,
+            strategy=f"{self.strategy}:{self._sink_name}",
+            boot_id=self.boot_id,
+            counts=self._ledger.counts(),
+            shed=dict(self._admission.shed),
+            oldest_row_s=now - oldest.accepted_at if oldest else 0.0,
+            queue_rows=self._ledger.rows,
+            queue_bytes=self._ledger.bytes,
+            breaker=self._dispatcher.breaker.state,
+            degraded=self._dispatcher.reasons(now),
+            would_refuse=self._would_refuse(),
+        )
+
+    def _would_refuse(self) -> str | None:
+        if reason := self._refusal():
+            return reason
+        is_full = self._options.on_full == "reject" and not self._ledger.room
+        return "queue_full" if is_full else None
+
+
+def _before_start() -> float:
+    return 0.0
