@@ -1,0 +1,190 @@
+"""The configuration as types: what each key takes, its default and its bounds.
+
+Every section is closed and frozen. A validator's text reads "what is wrong; what would be right" and shows
+no value, for a secret may stand in the wrong place.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeAlias
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+
+from backends import (
+    DEFAULT_FOLDER,
+    DEFAULT_MAX_BYTES,
+    BatchingOptions,
+    SinkOptions,
+    Strategy,
+    StrategyError,
+    parse_strategy,
+    sinks,
+)
+
+from .pricing import Price
+
+MAX_WORKERS = 1
+STRATEGY_GRAMMAR = ("is no log writer strategy", "write [batch:|single:]SINK in lower case, or noop")
+CLOSING_S = 2.0
+"""Kept of ``shutdown.grace_s`` for closing sockets, pools and files."""
+_PROVIDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_PRICED_MODEL = re.compile(r"[^:/\s]+:\S+")
+_VISIBLE_ASCII = re.compile(r"[!-~]+")
+
+
+class Section(BaseModel):
+    """Base of all sections: an unknown key is an error, and no error shows what was given."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+def _secret(value: SecretStr) -> SecretStr:
+    text = value.get_secret_value()
+    if not text:
+        raise ValueError("is empty; give the key")
+    if not _VISIBLE_ASCII.fullmatch(text):
+        raise ValueError("cannot be sent in a header; use visible ASCII without spaces or line breaks")
+    return value
+
+
+def _provider_name(name: str) -> str:
+    if not _PROVIDER_NAME.fullmatch(name):
+        raise ValueError("cannot name a provider; use up to 64 letters, digits, '.', '_' or '-'")
+    return name
+
+
+def _priced_model(name: str) -> str:
+    if not _PRICED_MODEL.fullmatch(name):
+        raise ValueError("names no model; write provider:model")
+    return name
+
+
+def _base_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        is_complete = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        raise ValueError("is no URL; write one such as https://api.openai.com/v1") from None
+    if parts.scheme not in ("http", "https") or not is_complete or not _VISIBLE_ASCII.fullmatch(url):
+        raise ValueError("is no http or https URL; write one such as https://api.openai.com/v1")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("has a user or password in it; put the key into api_key")
+    if parts.query or parts.fragment or url.endswith(("?", "#")):
+        raise ValueError("has more than a path after the host; leave out what begins with ? or #")
+    return url.rstrip("/")
+
+
+def _strategy(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse_strategy(value)
+    except StrategyError:
+        raise ValueError("; ".join(STRATEGY_GRAMMAR)) from None
+
+
+def _price(value: Any) -> Price:
+    if isinstance(value, Price):
+        return value
+    checked = PriceSettings.model_validate(value)
+    return Price(checked.input_per_million, checked.output_per_million, checked.cached_input_per_million)
+
+
+Secret: TypeAlias = Annotated[SecretStr, AfterValidator(_secret)]
+Usd: TypeAlias = Annotated[Decimal, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
+ProviderName: TypeAlias = Annotated[str, AfterValidator(_provider_name)]
+PricedModel: TypeAlias = Annotated[str, AfterValidator(_priced_model)]
+Seconds: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class DeadLetterSettings(Section):
+    """The file of the rows that the sink refuses for good; ``path`` is its folder."""
+
+    path: Path = DEFAULT_FOLDER
+    max_bytes: int = Field(default=DEFAULT_MAX_BYTES, ge=1)
+
+
+class StreamSettings(Section):
+    """How long, and how many at once, streams are read on for their usage after the client left."""
+
+    after_disconnect_s: Seconds = 30
+    max_pumps: int = Field(default=200, ge=0)
+
+
+class ShutdownSettings(Section):
+    """The steps of stopping; with ``CLOSING_S`` they must fit ``grace_s``, the platform's kill delay."""
+
+    grace_s: Seconds = 30
+    readiness_delay_s: Seconds = 0
+    drain_s: Seconds = 12
+    pump_s: Seconds = 3
+    stop_deadline_s: Seconds = 10
+    cancel_grace_s: Seconds = 1
+
+    @model_validator(mode="after")
+    def _fits_the_grace(self) -> Self:
+        steps = (
+            self.readiness_delay_s + self.drain_s + self.pump_s + self.stop_deadline_s + self.cancel_grace_s
+        )
+        needed = round(steps + CLOSING_S, 6)  # so that 0.1 + 0.2 fits 0.3
+        if needed > self.grace_s:
+            raise ValueError(
+                f"takes {needed:g} s, {CLOSING_S:g} s for closing included, and grace_s is {self.grace_s:g}; "
+                "raise grace_s with the platform's kill delay, or shorten a step"
+            )
+        return self
+
+
+class ProviderSettings(Section):
+    """One provider: where it is, the key for it, and how long it may be silent."""
+
+    type: Literal["openai"]
+    base_url: Annotated[str, AfterValidator(_base_url)]
+    api_key: Secret
+    timeout_s: float = Field(default=600, gt=0, allow_inf_nan=False)
+
+
+class PriceSettings(Section):
+    """USD per million tokens, exact: a number is taken digit by digit as it is written."""
+
+    input_per_million: Usd
+    output_per_million: Usd
+    cached_input_per_million: Usd | None = None
+
+
+PriceEntry: TypeAlias = Annotated[Price, BeforeValidator(_price)]
+"""Checked as ``PriceSettings``, kept as the plain ``Price`` that the arithmetic knows."""
+
+
+class Settings(Section):
+    """Everything that the gateway may be told. ``load_settings`` makes one that fits its sink, too.
+
+    ``sinks`` holds each sink's options as they were written, unchecked but for the chosen one's.
+    """
+
+    host: str = Field(default="127.0.0.1", min_length=1)
+    port: int = Field(default=8000, ge=0, le=65535)
+    workers: int = Field(default=1, ge=1, le=MAX_WORKERS)
+    master_key: Secret
+    log_writer_strategy: Annotated[Strategy, BeforeValidator(_strategy)] = Strategy("batch", "sqlite")
+    budget_strategy: Literal["disabled"] = "disabled"
+    sinks: dict[str, dict[str, Any]] = Field(default={}, repr=False)
+    batching: BatchingOptions = Field(default_factory=lambda: BatchingOptions.model_validate({}))
+    dead_letters: DeadLetterSettings = DeadLetterSettings()
+    streams: StreamSettings = StreamSettings()
+    shutdown: ShutdownSettings = ShutdownSettings()
+    providers: dict[ProviderName, ProviderSettings] = {}
+    pricing: dict[PricedModel, PriceEntry] = {}
+    estimate_cost: bool = False
+
+
+def sink_options(settings: Settings) -> SinkOptions:
+    """The options of the chosen sink, made by its own class. Raises ``LookupError`` for ``noop``."""
+    name = settings.log_writer_strategy.sink
+    if name is None:
+        raise LookupError("the strategy noop has no sink")
+    return sinks.load(name).Options.model_validate(settings.sinks.get(name, {}))
