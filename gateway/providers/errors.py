@@ -1,0 +1,75 @@
+"""Every way in which a provider fails a call. Callers branch on the class, never on the text.
+
+``status`` and ``code`` are what our client gets, ``message`` is fit for it and for the row: redacted and
+short. ``headers`` holds Retry-After or nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+MAX_MESSAGE = 400
+"""Characters of ``ProviderError.message``."""
+
+
+class ProviderError(Exception):
+    """The root of this tree."""
+
+    status: int = 502
+    code: str
+    end_reason: Literal["provider_error", "timeout"] = "provider_error"
+
+    def __init__(self, message: str, retry_after: str | None = None) -> None:
+        super().__init__(message[:MAX_MESSAGE])
+        self.message = message[:MAX_MESSAGE]
+        self.headers: dict[str, str] = {} if retry_after is None else {"Retry-After": retry_after}
+
+
+class ProviderRejected(ProviderError):
+    """The provider refused this call: its 400, 404, 422 or 429, passed on."""
+
+    def __init__(self, status: int, message: str, retry_after: str | None = None) -> None:
+        super().__init__(message, retry_after)
+        self.status = status
+        self.code = REJECTION_CODES[status]
+
+
+class ProviderFailed(ProviderError):
+    """The provider's 401, 403, 5xx, or a status that no client of ours can act on."""
+
+    code = "provider_error"
+
+
+class ProviderUnreachable(ProviderError):
+    """No connection, or it was lost before the answer was complete. The provider may have begun."""
+
+    code = "provider_unreachable"
+
+
+class ProviderTimeout(ProviderError):
+    """The provider was silent for longer than its ``timeout_s``."""
+
+    status = 504
+    code = "provider_timeout"
+    end_reason = "timeout"
+
+
+class ProviderMalformed(ProviderError):
+    """An answer that is not what its endpoint promises."""
+
+    code = "provider_malformed"
+
+
+class ProviderStreamCut(ProviderError):
+    """The stream ended before its last event."""
+
+    code = "provider_stream_cut"
+
+
+REJECTION_CODES = {
+    400: "provider_bad_request",
+    404: "provider_not_found",
+    422: "provider_unprocessable",
+    429: "provider_rate_limited",
+}
+"""The statuses that are passed on to the client."""

@@ -1,0 +1,139 @@
+"""Providers that speak the OpenAI HTTP API, whoever runs them.
+
+Takes a body and the path of an endpoint; gives the provider's bytes and the counts in them. One POST per
+call: no retry, no redirect. aiohttp repeats only idempotent methods when a kept connection turns out to
+be stale, so a POST that may have been paid for never goes out twice.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from io import BytesIO
+from typing import Any
+
+import aiohttp
+
+from ..token_usage import read_usage
+from .base import Answer, EventStream
+from .errors import (
+    REJECTION_CODES,
+    ProviderError,
+    ProviderFailed,
+    ProviderMalformed,
+    ProviderRejected,
+)
+from .events import is_error
+from .redaction import error_message, message_in_body, retry_after
+from .stream import SseStream
+from .transport import TRANSPORT_ERRORS, read_at_most, typed
+
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+_MAX_ERROR_BYTES = 64 * 1024
+_CONNECT_S = 10.0
+_JSON = "application/json"
+_EVENTS = "text/event-stream"
+
+
+class OpenAiProvider:
+    """See ``Provider``. ``timeout_s`` bounds a plain call as a whole, and each silence within a stream."""
+
+    def __init__(
+        self, name: str, session: aiohttp.ClientSession, *, base_url: str, api_key: str, timeout_s: float
+    ) -> None:
+        self.name = name
+        self._session = session
+        self._base_url = base_url.rstrip("/")
+        self._api_key = "" if api_key == "none" else api_key
+        self._plain_timeout = aiohttp.ClientTimeout(total=timeout_s, connect=_CONNECT_S)
+        self._stream_timeout = aiohttp.ClientTimeout(connect=_CONNECT_S, sock_read=timeout_s)
+
+    async def send(self, endpoint: str, body: bytes, request_id: str | None = None) -> Answer:
+        """See ``Provider.send``."""
+        headers = self._headers(_JSON, request_id)
+        try:
+            async with await self._post(endpoint, body, headers, self._plain_timeout) as response:
+                await self._check_status(response)
+                return await self._answer(response)
+        except TRANSPORT_ERRORS as error:
+            raise typed(error) from error
+
+    @asynccontextmanager
+    async def stream(
+        self, endpoint: str, body: bytes, request_id: str | None = None
+    ) -> AsyncIterator[EventStream]:
+        """See ``Provider.stream``."""
+        # Compression would hold events back.
+        headers = self._headers(_EVENTS, request_id) | {"Accept-Encoding": "identity"}
+        try:
+            response = await self._post(endpoint, body, headers, self._stream_timeout)
+        except TRANSPORT_ERRORS as error:
+            raise typed(error) from error
+        async with response:
+            await self._check_status(response)
+            if response.content_type != _EVENTS:
+                raise ProviderMalformed("The provider answered with something else than a stream of events.")
+            events = SseStream(response.content, self._api_key)
+            yield events
+            await events.finish()
+
+    async def _post(
+        self, endpoint: str, body: bytes, headers: dict[str, str], timeout: aiohttp.ClientTimeout
+    ) -> aiohttp.ClientResponse:
+        # BytesIO shares the bytes and goes out in pieces, so that a large body does not hold up the loop.
+        return await self._session.post(
+            self._url(endpoint), data=BytesIO(body), headers=headers, timeout=timeout, allow_redirects=False
+        )
+
+    def _url(self, endpoint: str) -> str:
+        """``base_url`` stands for the ``/v1`` of our own paths."""
+        return self._base_url + endpoint.removeprefix("/v1")
+
+    def _headers(self, accept: str, request_id: str | None) -> dict[str, str]:
+        headers = {"Content-Type": _JSON, "Accept": accept}
+        if self._api_key:
+            headers["Authorization"] = f"Bearer {self._api_key}"
+        if request_id is not None:
+            headers["x-request-id"] = request_id
+        return headers
+
+    async def _check_status(self, response: aiohttp.ClientResponse) -> None:
+        """Raise what a status other than 2xx means."""
+        if 200 <= response.status < 300:
+            return
+        body = None
+        with suppress(*TRANSPORT_ERRORS):  # the status is known, whatever becomes of the text
+            body = await read_at_most(response.content, _MAX_ERROR_BYTES)
+        text = message_in_body(body or b"", self._api_key)
+        raise _refusal(response.status, text, retry_after(response.headers.get("Retry-After")))
+
+    async def _answer(self, response: aiohttp.ClientResponse) -> Answer:
+        if "Content-Type" in response.headers and "json" not in response.content_type:
+            raise ProviderMalformed("The provider answered with something else than JSON.")
+        body = await read_at_most(response.content, MAX_ANSWER_BYTES)
+        if body is None:
+            raise ProviderMalformed("The provider's answer is too large.")
+        payload = _object_in(body)
+        if is_error(payload):
+            text = error_message(payload, self._api_key)
+            raise ProviderFailed(text or "The provider answered with an error.")
+        return Answer(response.status, body, _JSON, read_usage(payload.get("usage")))
+
+
+def _refusal(status: int, text: str, retry_after: str | None) -> ProviderError:
+    if status in REJECTION_CODES:
+        return ProviderRejected(status, text or f"The provider refused the call ({status}).", retry_after)
+    if status in (401, 403):  # what it says of our own credentials is the operator's business
+        return ProviderFailed(f"The provider refused the gateway's credentials ({status}).", retry_after)
+    return ProviderFailed(text or f"The provider failed ({status}).", retry_after)
+
+
+def _object_in(body: bytes) -> dict[str, Any]:
+    try:
+        payload = json.loads(body)
+    except (ValueError, RecursionError):
+        raise ProviderMalformed("The provider's answer is not valid JSON.") from None
+    if not isinstance(payload, dict):
+        raise ProviderMalformed("The provider's answer is not a JSON object.")
+    return payload

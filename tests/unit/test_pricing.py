@@ -1,0 +1,114 @@
+"""Costs are exact, rounded once, half-even, to nine places."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.pricing import Price, Prices, cost
+from gateway.token_usage import TokenUsage
+
+MINI = Price(Decimal("0.15"), Decimal("0.60"), Decimal("0.075"))
+COUNTS = st.integers(0, 2**63 - 1)
+PRICES = st.builds(
+    lambda digits, places: Decimal(f"{digits % 10 ** (places + 6)}E-{places}"),
+    st.integers(0, 10**36),
+    st.integers(0, 30),
+)
+
+
+def test_cost_adds_prompt_and_completion() -> None:
+    assert cost(MINI, TokenUsage(1000, 500)) == Decimal("0.000450000")
+
+
+def test_cached_tokens_are_part_of_the_prompt_and_cost_their_own_price() -> None:
+    assert cost(MINI, TokenUsage(1000, 0, 1000, 400)) == Decimal("0.000120000")
+
+
+def test_cached_tokens_cost_as_others_without_a_price_of_their_own() -> None:
+    price = Price(Decimal(2), Decimal(4))
+
+    assert cost(price, TokenUsage(1000, 0, 1000, 400)) == cost(price, TokenUsage(1000, 0))
+
+
+def test_a_cached_price_of_zero_is_a_price() -> None:
+    assert cost(Price(Decimal(2), Decimal(4), Decimal(0)), TokenUsage(1000, 0, None, 1000)) == 0
+
+
+def test_more_cached_tokens_than_the_prompt_has_count_as_the_whole_prompt() -> None:
+    assert cost(MINI, TokenUsage(100, 0, 100, 10**6)) == cost(MINI, TokenUsage(100, 0, 100, 100))
+
+
+@pytest.mark.parametrize(
+    ("per_million", "expected"),
+    [
+        ("0.0005", "0.000000000"),
+        ("0.0015", "0.000000002"),
+        ("0.0025", "0.000000002"),
+        ("0.00050001", "0.000000001"),
+    ],
+)
+def test_a_half_is_rounded_to_the_even_digit(per_million: str, expected: str) -> None:
+    assert cost(Price(Decimal(per_million), Decimal(0)), TokenUsage(1, 0)) == Decimal(expected)
+
+
+def test_a_cost_has_nine_places_also_when_they_are_zero() -> None:
+    assert str(cost(Price(Decimal("1E+6"), Decimal(0)), TokenUsage(3, 0))) == "3.000000000"
+
+
+def test_embeddings_cost_their_prompt() -> None:
+    assert cost(MINI, TokenUsage(1000, None, 1000)) == Decimal("0.000150000")
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [TokenUsage(), TokenUsage(10), TokenUsage(None, 10), TokenUsage(10, None, 9), TokenUsage(None, None, 10)],
+)
+def test_cost_is_unknown_where_a_count_is(usage: TokenUsage) -> None:
+    assert cost(MINI, usage) is None
+
+
+@given(PRICES, PRICES, st.none() | PRICES, COUNTS, COUNTS, st.none() | COUNTS)
+def test_cost_is_the_exact_sum_rounded_once(
+    input_price: Decimal,
+    output: Decimal,
+    cached_price: Decimal | None,
+    prompt: int,
+    completion: int,
+    cached: int | None,
+) -> None:
+    known = min(cached or 0, prompt)
+    exact = (
+        (prompt - known) * Fraction(input_price)
+        + known * Fraction(input_price if cached_price is None else cached_price)
+        + completion * Fraction(output)
+    ) / 10**6
+
+    result = cost(Price(input_price, output, cached_price), TokenUsage(prompt, completion, None, cached))
+
+    assert result is not None and Fraction(result) == Fraction(round(exact * 10**9), 10**9)
+
+
+def test_prices_are_found_by_provider_and_model() -> None:
+    prices = Prices({"openai:gpt-4o-mini": MINI})
+
+    assert prices.lookup("openai:gpt-4o-mini") is MINI
+    assert prices.lookup("gpt-4o-mini") is None
+
+
+@pytest.mark.parametrize(
+    "price", ["-1", "-1E-9", "1000000.1", "NaN", "sNaN", "Infinity", "1E-31", "1.0E-500"]
+)
+def test_a_price_that_cannot_be_reckoned_with_is_refused(price: str) -> None:
+    for prices in ((price, "1", None), ("1", price, None), ("1", "1", price)):
+        with pytest.raises(ValueError, match="is no price"):
+            Price(*(each and Decimal(each) for each in prices))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("price", ["0", "-0", "0E+90", "1E+6", "1000000.000", "1E-30"])
+def test_any_other_price_is_reckoned_with(price: str) -> None:
+    assert cost(Price(Decimal(price), Decimal(0)), TokenUsage(1, 1)) is not None
