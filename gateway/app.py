@@ -1,0 +1,145 @@
+"""The composition root: the only file that knows every room, and the order in which they open and close.
+
+The contexts open in the order of the list and close in reverse: pumps, provider connections, writer, sink.
+The writer must outlive everything that can still put a row, so nothing of it hangs on ``on_shutdown``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from aiohttp import web
+from uuid_utils.compat import uuid7
+
+from backends import (
+    BatchLogWriter,
+    DeadLetterFile,
+    LogSink,
+    LogWriter,
+    NoopLogWriter,
+    SingleLogWriter,
+    sinks,
+)
+
+from .calls import RunningCalls
+from .keys import (
+    CALLS,
+    LIFECYCLE,
+    METRICS,
+    PRICES,
+    PROVIDERS,
+    PUMPS,
+    SETTINGS,
+    SHUTDOWN,
+    SINK,
+    WRITER,
+    Lifecycle,
+)
+from .metrics import Metrics
+from .middlewares import add_middlewares
+from .pricing import Prices
+from .providers.pool import open_providers
+from .pumps import Pumps
+from .routes import add_routes
+from .sections import CLOSING_S
+from .settings import Settings, sink_options
+from .shutdown import Shutdown
+
+log = logging.getLogger("gateway.app")
+
+MAX_BODY_BYTES = 32 * 1024 * 1024
+"""aiohttp's own limit of 1 MiB refuses ordinary images."""
+CANCELLED_PUMPS_S = 1.0
+
+
+def build_app(settings: Settings) -> web.Application:
+    """The gateway, not started. Nothing is opened before the application starts up."""
+    app = web.Application(client_max_size=MAX_BODY_BYTES)
+    app[SETTINGS] = settings
+    app[LIFECYCLE] = Lifecycle()
+    app[METRICS] = Metrics()
+    app[PRICES] = Prices(settings.pricing)
+    app[CALLS] = RunningCalls()
+    app[PUMPS] = Pumps(settings.streams.max_pumps, settings.streams.after_disconnect_s)
+    app[SHUTDOWN] = Shutdown(settings.shutdown)
+    add_middlewares(app)
+    add_routes(app)
+    app.cleanup_ctx.extend([_sink, _writer, _providers, _pumps])
+    return app
+
+
+async def _sink(app: web.Application) -> AsyncIterator[None]:
+    settings = app[SETTINGS]
+    if settings.log_writer_strategy.sink is None:
+        app[SINK] = None
+        yield
+        return
+    sink_class = sinks.load(settings.log_writer_strategy.sink)
+    async with _closing_within(sink_class.open(sink_options(settings)), CLOSING_S) as sink:
+        app[SINK] = sink
+        yield
+
+
+async def _writer(app: web.Application) -> AsyncIterator[None]:
+    writer = app[WRITER] = _build_writer(app[SETTINGS], app[SINK], app[METRICS])
+    app[METRICS].watch(writer)
+    app[METRICS].watch_pumps(lambda: len(app[PUMPS]))
+    await writer.start()
+    app[LIFECYCLE].phase = "running"
+    yield
+    shutdown = app[SHUTDOWN]
+    await shutdown.wait(writer.stop(0.0 if shutdown.hurry.is_set() else shutdown.left_s("stop")))
+    await writer.stop(0.0)  # the same drain: done already, or the second signal cuts it short
+
+
+async def _providers(app: web.Application) -> AsyncIterator[None]:
+    async with open_providers(app[SETTINGS].providers) as providers:
+        app[PROVIDERS] = providers
+        yield
+
+
+async def _pumps(app: web.Application) -> AsyncIterator[None]:
+    yield
+    shutdown, pumps = app[SHUTDOWN], app[PUMPS]
+    await shutdown.wait(pumps.ended(shutdown.left_s("pump")))
+    pumps.cancel()
+    await pumps.ended(CANCELLED_PUMPS_S)
+
+
+def _build_writer(settings: Settings, sink: LogSink | None, metrics: Metrics) -> LogWriter:
+    strategy = settings.log_writer_strategy
+    if sink is None or strategy.sink is None:
+        return NoopLogWriter()
+    boot_id = uuid7()
+    build = SingleLogWriter if strategy.kind == "single" else BatchLogWriter
+    return build(
+        sink,
+        settings.batching,
+        sink_name=strategy.sink,
+        dead_letters=DeadLetterFile(settings.dead_letters.path, boot_id, settings.dead_letters.max_bytes),
+        boot_id=boot_id,
+        observer=metrics,
+        stop_deadline_s=settings.shutdown.stop_deadline_s,
+        cancel_grace_s=settings.shutdown.cancel_grace_s,
+    )
+
+
+@asynccontextmanager
+async def _closing_within(
+    context: AbstractAsyncContextManager[LogSink], seconds: float
+) -> AsyncIterator[LogSink]:
+    """``context``, whose exit is not waited for any longer than ``seconds``: every row is accounted for by
+    then, and a driver that hangs must not cost the process its clean end."""
+    sink = await context.__aenter__()
+    try:
+        yield sink
+    finally:
+        closing = asyncio.ensure_future(context.__aexit__(None, None, None))
+        done, _ = await asyncio.wait({closing}, timeout=seconds)
+        if not done:
+            log.warning("sink_still_closing", extra={"after_s": seconds})
+        elif error := closing.exception():
+            log.warning("sink_not_closed", exc_info=error)

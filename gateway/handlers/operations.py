@@ -1,0 +1,44 @@
+"""How the gateway does: for load balancers, Prometheus and whoever watches the ledger."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiohttp import web
+
+from ..auth import require_master
+from ..keys import LIFECYCLE, METRICS, PRINCIPAL, WRITER
+
+
+async def health(request: web.Request) -> web.Response:
+    """``GET /health``: the process answers, whatever is wrong behind it."""
+    return web.json_response({"status": "ok"})
+
+
+async def readiness(request: web.Request) -> web.Response:
+    """``GET /health/readiness``: 503 only if the next call would be refused. Trouble behind is named."""
+    phase = request.app[LIFECYCLE].phase
+    if phase != "running":
+        return _not_ready(phase, reason=phase)
+    stats = request.app[WRITER].stats()
+    degraded = sorted(stats.degraded)
+    if stats.would_refuse is not None:
+        return _not_ready("refusing", reason=stats.would_refuse, degraded=degraded)
+    return web.json_response({"status": "ready", "degraded": degraded})
+
+
+async def metrics(request: web.Request) -> web.Response:
+    """``GET /metrics``."""
+    body, content_type = request.app[METRICS].render()
+    return web.Response(body=body, headers={"Content-Type": content_type})
+
+
+async def log_writer(request: web.Request) -> web.Response:
+    """``GET /v1/log-writer``: the live ledger in sum, and each worker's own."""
+    require_master(request[PRINCIPAL])
+    ledger = request.app[WRITER].stats().to_json()
+    return web.json_response({**ledger, "workers": [ledger]})
+
+
+def _not_ready(status: str, **why: Any) -> web.Response:
+    return web.json_response({"status": status, **why}, status=503)

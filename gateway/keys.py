@@ -1,0 +1,46 @@
+"""Typed keys of what the application and a request carry: the one place where rooms meet by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from aiohttp import web
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from backends import LogSink, LogWriter
+
+    from .auth import Principal
+    from .calls import RunningCalls
+    from .metrics import Metrics
+    from .pricing import Prices
+    from .providers.base import Provider
+    from .pumps import Pumps
+    from .settings import Settings
+    from .shutdown import Shutdown
+
+
+@dataclass(slots=True)
+class Lifecycle:
+    """Where the process stands. ``draining`` from the first signal on; ``is_closed_to_calls`` once the
+    port is closed."""
+
+    phase: Literal["starting", "running", "draining", "failed"] = "starting"
+    is_closed_to_calls: bool = False
+
+
+SETTINGS: web.AppKey[Settings] = web.AppKey("settings")
+LIFECYCLE: web.AppKey[Lifecycle] = web.AppKey("lifecycle", Lifecycle)
+WRITER: web.AppKey[LogWriter] = web.AppKey("writer")
+SINK: web.AppKey[LogSink | None] = web.AppKey("sink")
+PROVIDERS: web.AppKey[Mapping[str, Provider]] = web.AppKey("providers")
+PRICES: web.AppKey[Prices] = web.AppKey("prices")
+CALLS: web.AppKey[RunningCalls] = web.AppKey("calls")
+PUMPS: web.AppKey[Pumps] = web.AppKey("pumps")
+METRICS: web.AppKey[Metrics] = web.AppKey("metrics")
+SHUTDOWN: web.AppKey[Shutdown] = web.AppKey("shutdown")
+
+REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
+PRINCIPAL: web.RequestKey[Principal] = web.RequestKey("principal")

@@ -1,0 +1,173 @@
+"""What happens to every request, whatever its route: it is named, its errors become JSON, its key is checked.
+
+Takes a request; gives a response with ``x-request-id``. Never shows a traceback to a client, and never
+writes a header or a body to the log.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+from uuid_utils.compat import uuid7
+
+from .auth import authenticate
+from .errors import BadRequest, GatewayError, InternalError, error_body, error_type
+from .keys import METRICS, PRINCIPAL, REQUEST_ID, SETTINGS
+from .metrics import OTHER
+
+log = logging.getLogger("gateway.http")
+
+REQUEST_ID_HEADER = "x-request-id"
+CLIENT_CLOSED_REQUEST = 499
+
+HAS_ROW: web.RequestKey[bool] = web.RequestKey("has_row", bool)
+"""True once a call began: its own end counts it, so an error that arrives here later is no refusal."""
+
+_STARTED: web.RequestKey[web.StreamResponse] = web.RequestKey("started", web.StreamResponse)
+_VISIBLE_ASCII = re.compile(r"[!-~]{1,128}")
+_CODES = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
+
+
+def add_middlewares(app: web.Application) -> None:
+    """Give ``app`` everything from here, in the order that it needs. Call once, before the app starts."""
+    app.on_response_prepare.append(mark_response)
+    app.middlewares.extend((name_request, answer_errors, check_key))
+
+
+# --- the name of a request
+
+
+def request_id(request: web.BaseRequest) -> str:
+    """The id of ``request``: the one sent if it is 1 to 128 visible ASCII characters, else a new one."""
+    if REQUEST_ID not in request:
+        sent = request.headers.get(REQUEST_ID_HEADER, "")
+        request[REQUEST_ID] = sent if _VISIBLE_ASCII.fullmatch(sent) else uuid7().hex
+    return request[REQUEST_ID]
+
+
+@web.middleware
+async def name_request(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Set ``request[REQUEST_ID]``."""
+    request_id(request)
+    return await handler(request)
+
+
+async def mark_response(request: web.BaseRequest, response: web.StreamResponse) -> None:
+    """Name the request on the head of every response, streams and the router's own errors included."""
+    response.headers[REQUEST_ID_HEADER] = request_id(request)
+    request[_STARTED] = response
+
+
+# --- errors
+
+
+@web.middleware
+async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn whatever ``handler`` raises into the OpenAI shape; count it, unless the call has been counted."""
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        problem = _from_http(error)
+    except Exception as error:
+        if _has_left(request, error):
+            return _to_nobody(request)
+        problem = _known(error) or _bug(request)
+    if _STARTED in request:
+        return _cut(request, problem)
+    return _refuse(request, problem.status, error_response(problem))
+
+
+def error_response(error: GatewayError) -> web.Response:
+    """``error`` as a response."""
+    body = error_body(error.message, error.type, error.code, error.param)
+    return web.json_response(body, status=error.status, headers=error.headers)
+
+
+def endpoint_of(request: web.Request) -> str:
+    """The template of the route that ``request`` found, never its raw path."""
+    resource = request.match_info.route.resource
+    return OTHER if resource is None else resource.canonical
+
+
+def _has_left(request: web.Request, error: Exception) -> bool:
+    # Reading the body of a client that is gone raises the error its connection ended with.
+    is_gone = request.transport is None or request.transport.is_closing()
+    return is_gone and isinstance(error, (ConnectionError, web.RequestPayloadError))
+
+
+def _to_nobody(request: web.Request) -> web.StreamResponse:
+    if _STARTED in request:
+        return request[_STARTED]
+    return _refuse(request, CLIENT_CLOSED_REQUEST, web.Response(status=CLIENT_CLOSED_REQUEST))
+
+
+def _known(error: Exception) -> GatewayError | None:
+    if isinstance(error, GatewayError):
+        return error
+    if isinstance(error, web.RequestPayloadError):
+        return BadRequest("The body does not match its own headers, or is cut short.", "invalid_body")
+    return None
+
+
+def _bug(request: web.Request) -> GatewayError:
+    log.exception(
+        "internal_error",
+        extra={"request_id": request[REQUEST_ID], "method": request.method, "endpoint": endpoint_of(request)},
+    )
+    return InternalError()
+
+
+def _from_http(error: web.HTTPException) -> GatewayError:
+    code = _CODES.get(error.status) or error.reason.lower().replace(" ", "_")
+    return GatewayError(
+        _message(error),
+        code,
+        status=error.status,
+        type=error_type(error.status),
+        headers=_headers(error),
+    )
+
+
+def _message(error: web.HTTPException) -> str:
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        return f"{error.method} is not allowed here; allowed: {', '.join(sorted(error.allowed_methods))}."
+    if error.status == 413:
+        return "The body is larger than this gateway takes."
+    return "There is nothing at this path." if error.status == 404 else f"{error.reason}."
+
+
+def _headers(error: web.HTTPException) -> Mapping[str, str]:
+    described = ("content-type", "content-length")
+    return {name: value for name, value in error.headers.items() if name.lower() not in described}
+
+
+def _refuse(request: web.Request, status: int, response: web.Response) -> web.Response:
+    if not request.get(HAS_ROW, False):
+        request.app[METRICS].request_refused(endpoint_of(request), status)
+    return response
+
+
+def _cut(request: web.Request, problem: GatewayError) -> web.StreamResponse:
+    """The head is out, so no error can be answered: end the connection, that the client sees a cut."""
+    log.warning("response_cut", extra={"request_id": request[REQUEST_ID], "code": problem.code})
+    if request.transport is not None:
+        request.transport.close()
+    return request[_STARTED]
+
+
+# --- keys
+
+
+@web.middleware
+async def check_key(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Set ``request[PRINCIPAL]`` for everything under ``/v1/``; the rest needs no key."""
+    if request.path.startswith("/v1/") or endpoint_of(request).startswith("/v1/"):
+        master_key = request.app[SETTINGS].master_key.get_secret_value()
+        request[PRINCIPAL] = authenticate(request.headers, master_key)
+    return await handler(request)
