@@ -1,0 +1,51 @@
+# The front door. Every target works on a bare machine: make and a Python from 3.11 on is all it takes.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo run test lint bench clean
+
+BIN := .venv/bin
+# The first Python that can build an environment; name another one with `make test PYTHON=...`.
+PYTHON ?= $(shell for each in python3 python3.13 python3.12 python3.11; do \
+	$$each -c '$(CAN_BUILD)' 2>/dev/null && echo $$each && break; done)
+CAN_BUILD := import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /make \1 - /p' Makefile
+
+demo: .venv/.installed ## a few hundred calls, SIGTERM in the middle, and the count of the rows
+	@$(BIN)/python load/demo.py
+
+run: .venv/.installed ## serve on 127.0.0.1:8000 with a fake provider until stopped
+	@$(BIN)/python load/run_local.py
+
+test: lint ## everything that must be green
+	@mkdir -p reports
+	$(BIN)/pytest --junitxml=reports/junit.xml
+
+lint: .venv/.installed-dev ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/mypy load
+
+bench: .venv/.installed-dev ## rows and calls per second on this machine
+	@$(BIN)/python load/bench.py
+
+clean: ## remove what the other targets made
+	rm -rf .venv .tox .demo .run .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist reports *.egg-info
+
+.venv/.installed: setup.cfg pyproject.toml
+	@$(PYTHON) -c '$(CAN_BUILD)' 2>/dev/null || { echo "Tallygate needs Python 3.11 or newer with its\
+	 venv and ensurepip modules (on Debian and Ubuntu: apt install python3-venv).\
+	 Name one with: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 1; }
+	@echo "Building .venv with $$($(PYTHON) --version) ..."
+	@$(PYTHON) -m venv .venv
+	@echo "Installing Tallygate ..."
+	@$(PIP_INSTALL) --editable .
+	@touch $@
+
+.venv/.installed-dev: .venv/.installed
+	@echo "Installing the development tools (about a minute the first time) ..."
+	@$(PIP_INSTALL) --editable '.[dev]'
+	@touch $@
