@@ -7,6 +7,7 @@ synchronously, whatever ended the call. Knows nothing of HTTP.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,41 +16,31 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Protocol
 from uuid import UUID, uuid4
+from weakref import WeakSet
 
-from backends import EndReason, Place, Status, UsageRecord, UsageSource
+from backends import Place, UsageRecord, UsageSource
 
+from .endings import CLIENT_HAD_GONE, SHUTDOWN, Ending
+from .estimate import estimate, text_characters
 from .pricing import Price, cost
-from .providers.base import Event
+from .providers.base import Answer, Event
 from .routing import Route
 from .token_usage import TokenUsage
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ending:
-    """How a call ended. ``status_code`` is the HTTP status sent, 499 when the client had gone."""
-
-    status: Status
-    end_reason: EndReason
-    status_code: int
-    error_code: str | None = None
-    error_message: str | None = None
-
-
-COMPLETE = Ending(status="success", end_reason="complete", status_code=200)
-CLIENT_LEFT = Ending(status="cancelled", end_reason="client_disconnect", status_code=499)
-SHUTDOWN = Ending(status="cancelled", end_reason="shutdown", status_code=503, error_code="shutting_down")
-BUG = Ending(status="error", end_reason="internal_error", status_code=500, error_code="internal_error")
+log = logging.getLogger("gateway.calls")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What is known of a call when it begins. ``tags`` is the text of a JSON object."""
+    """What is known of a call when it begins. ``tags`` is the text of a JSON object; ``prompt_tokens`` are
+    our own estimate, for a provider that counts none."""
 
     request_id: str
     endpoint: str
     route: Route
     stream: bool
     price: Price | None
+    prompt_tokens: int = 0
     api_key_id: str | None = None
     user_id: str | None = None
     tags: str | None = None
@@ -63,18 +54,21 @@ class CallObserver(Protocol):
         ...
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Call:
     """A call under way. ``place`` is None for a call served without a row; ``status_sent`` is the HTTP status
-    once a stream's head has gone out: nothing that happens later changes it."""
+    once a stream's head has gone out: nothing that happens later changes it. ``characters`` of the model's
+    text are counted until the provider gives counts of its own. ``is_handed_over``: its handler has left it
+    to somebody who will finish it."""
 
     facts: Facts
     place: Place | None
     observer: CallObserver
     estimate_cost: bool = False
     usage: TokenUsage | None = None
-    estimate: TokenUsage | None = None
     is_whole: bool = False
+    is_handed_over: bool = False
+    characters: int = 0
     status_sent: int | None = None
     waited_s: float = 0.0
     ttft_s: float | None = None
@@ -107,8 +101,16 @@ class Call:
             self.ttft_s = time.monotonic() - self.began
         if event.usage is not None:
             self.usage = event.usage if self.usage is None else self.usage.updated(event.usage)
+        elif self.usage is None:
+            self.characters += text_characters(event.raw)
         self.is_whole = event.is_done
         return event.is_done
+
+    def see_answer(self, answer: Answer) -> None:
+        """Learn from the provider's plain answer."""
+        self.usage, self.is_whole = answer.usage, True
+        if answer.usage is None:
+            self.characters = text_characters(answer.body)
 
     def finish(self, ending: Ending) -> None:
         """Make the row and hand it over. Synchronous, so that no cancel comes between; only the first
@@ -131,7 +133,7 @@ class Call:
 
     def _record(self, ending: Ending, latency_s: float) -> UsageRecord:
         facts = self.facts
-        usage, source = self._known_usage()
+        usage, source, usd = self._known_use()
         return UsageRecord(
             id=self.usage_id or uuid4(),
             request_id=facts.request_id,
@@ -144,9 +146,7 @@ class Call:
             endpoint=facts.endpoint,
             status=ending.status,
             end_reason=ending.end_reason,
-            status_code=ending.status_code
-            if ending is CLIENT_LEFT
-            else self.status_sent or ending.status_code,
+            status_code=self._status_code(ending),
             error_code=ending.error_code,
             error_message=ending.error_message,
             stream=facts.stream,
@@ -156,17 +156,30 @@ class Call:
             cached_tokens=usage.cached_tokens,
             reasoning_tokens=usage.reasoning_tokens,
             usage_source=source,
-            cost=self._cost(usage, source),
+            cost=usd,
             latency_ms=round(latency_s * 1000, 3),
             ttft_ms=None if self.ttft_s is None else round(self.ttft_s * 1000, 3),
             tags=facts.tags,
         )
 
+    def _status_code(self, ending: Ending) -> int:
+        is_unheard = ending.status_code == CLIENT_HAD_GONE
+        return CLIENT_HAD_GONE if is_unheard else self.status_sent or ending.status_code
+
+    def _known_use(self) -> tuple[TokenUsage, UsageSource, Decimal | None]:
+        """Counts, where they are from, and what they cost. A bug in the reckoning must not cost the row."""
+        try:
+            usage, source = self._known_usage()
+            return usage, source, self._cost(usage, source)
+        except Exception:
+            log.exception("usage_unknown", extra={"request_id": self.facts.request_id})
+            return TokenUsage(), "none", None
+
     def _known_usage(self) -> tuple[TokenUsage, UsageSource]:
         if self.usage is not None:
             return self.usage, "provider" if self.is_whole else "partial"
-        if self.estimate is not None:
-            return self.estimate, "estimate"
+        if self.is_whole:
+            return estimate(self.facts.prompt_tokens, self.characters), "estimate"
         return TokenUsage(), "none"
 
     def _cost(self, usage: TokenUsage, source: UsageSource) -> Decimal | None:
@@ -176,25 +189,27 @@ class Call:
 
 
 class RunningCalls:
-    """The handlers that are at work on a call, so that a stop can wait for them, then end them."""
+    """The calls under way, so that a stop can wait for them, then end them."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[object]] = set()
+        self._calls: WeakSet[Call] = WeakSet()
         self.is_ending = False
 
     def __len__(self) -> int:
         return len(self._tasks)
 
-    @contextmanager
-    def track(self) -> Iterator[None]:
-        """Inside, the current task is at work on a call."""
+    def track(self) -> None:
+        """The current task, aiohttp's for one request, is at work on a call until its answer is sent."""
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
-        try:
-            yield
-        finally:
-            self._tasks.discard(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def begin(self, call: Call) -> Call:
+        """From here on ``call`` will have its row, whoever holds it."""
+        self._calls.add(call)
+        return call
 
     async def ended(self, within_s: float) -> bool:
         """Wait until the calls running now have ended, at most ``within_s`` seconds; whether they did."""
@@ -207,3 +222,8 @@ class RunningCalls:
         self.is_ending = True
         for task in self._tasks:
             task.cancel()
+
+    def end_now(self) -> None:
+        """Every call gets its row here and now, those that the pumps hold too: nothing runs any more."""
+        for call in tuple(self._calls):
+            call.finish(SHUTDOWN.unheard() if call.is_handed_over else SHUTDOWN)

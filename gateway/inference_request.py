@@ -14,6 +14,7 @@ from backends import tags_text
 
 from .body import CallBody
 from .errors import BadRequest
+from .estimate import prompt_tokens
 
 MAX_NAME = 256
 """Characters of ``model`` and ``user``: what a column of the usage row holds."""
@@ -21,16 +22,18 @@ MAX_NAME = 256
 
 @dataclass(frozen=True, slots=True)
 class InferenceRequest:
-    """One checked request. ``shows_usage``: the client asked for the stream's usage chunk itself."""
+    """One checked request. ``shows_usage``: the client asked for the stream's usage chunk itself;
+    ``prompt_tokens`` are an estimate."""
 
     body: CallBody
     model: str
     stream: bool
     shows_usage: bool
     tags: str | None
+    prompt_tokens: int
 
     def upstream_body(self, model: str) -> bytes:
-        """The body for the provider, which knows the model as ``model``."""
+        """The body for the provider, which knows the model as ``model``. Raises ``BadRequest``."""
         changes: dict[str, Any] = {"model": model}
         if self.stream and not self.shows_usage:
             changes["stream_options"] = {**(self.body.get("stream_options") or {}), "include_usage": True}
@@ -67,6 +70,7 @@ def _parse(raw: bytes, check: Callable[[CallBody], None]) -> InferenceRequest:
         stream=bool(stream),
         shows_usage=options.get("include_usage") is True,
         tags=tags_text(body.get("metadata")),
+        prompt_tokens=prompt_tokens(body.members),
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -21,13 +21,15 @@ from .answers import (
     NOT_DURABLE,
     SHUTTING_DOWN,
     USAGE_ID,
+    cancelled_ending,
     error_event,
     provider_body,
-    provider_ending,
 )
-from .calls import BUG, COMPLETE, SHUTDOWN, Call, Ending
+from .calls import Call
+from .departure import Departure, has_left
+from .endings import BUG, CLIENT_LEFT, COMPLETE, Ending, provider_ending
 from .providers.base import Event, EventStream, Provider
-from .providers.errors import ProviderError
+from .providers.errors import ProviderError, ProviderFailed
 from .pumps import Pumps
 
 log = logging.getLogger("gateway.calls")
@@ -45,31 +47,50 @@ class Relay:
     call: Call
     pumps: Pumps
     shows_usage: bool
+    last_event: bytes = b""
+    """With what the stream ends, once that is known; ``is_over`` once the connection has it."""
+    is_over: bool = False
 
     async def run(self, provider: Provider, body: bytes) -> web.StreamResponse:
         """Raises ``ProviderError`` if the provider fails before its stream begins: then the client has had
-        nothing yet. Cancelled, it leaves the call finished (``shutdown``)."""
+        nothing yet. Cancelled in mid-stream, it says goodbye and leaves the call finished (``shutdown``)."""
+        response = web.StreamResponse(headers=self._head())
+        departure = Departure(self.request, self.pumps.patience_s)
         async with AsyncExitStack() as resources:
-            with self.call.waiting():
-                stream = await resources.enter_async_context(
-                    provider.stream(self.call.facts.endpoint, body, self.call.facts.request_id)
-                )
-            response = web.StreamResponse(headers=self._head())
+            stream: EventStream | None = None
             try:
-                await response.prepare(self.request)
-                self.call.status_sent = response.status
-                await self._relay(stream, response)
+                async with departure:
+                    stream = await self._open(provider, body, resources)
+                    departure.patience_s = 0.0
+                    await response.prepare(self.request)
+                    self.call.status_sent = response.status
+                    await self._relay(stream, response)
             except ConnectionError:  # the client's connection: the provider's errors are ProviderErrors
-                if not self.call.is_finished:
-                    self.pumps.adopt(self.call, stream, resources.pop_all())
+                self._hand_over(stream, resources, departure.left_at)
             except asyncio.CancelledError:
-                self.call.finish(SHUTDOWN)
-                await self._say_goodbye(response)
+                if response.prepared:
+                    await self._say_goodbye(response)
                 raise
-            return response
+        return response
 
     def _head(self) -> dict[str, str]:
         return HEAD if self.call.usage_id is None else {**HEAD, USAGE_ID: str(self.call.usage_id)}
+
+    async def _open(self, provider: Provider, body: bytes, resources: AsyncExitStack) -> EventStream:
+        facts = self.call.facts
+        with self.call.waiting():
+            return await resources.enter_async_context(
+                provider.stream(facts.endpoint, body, facts.request_id)
+            )
+
+    def _hand_over(
+        self, stream: EventStream | None, resources: AsyncExitStack, left_at: float | None
+    ) -> None:
+        """The client has gone: what is left to do is the pumps'."""
+        if stream is None:  # and the provider has not even begun within the time that it is read on for
+            self.call.finish(CLIENT_LEFT)
+        elif not self.call.is_finished:
+            self.pumps.adopt(self.call, stream, resources.pop_all(), left_at)
 
     async def _relay(self, stream: EventStream, response: web.StreamResponse) -> None:
         try:
@@ -77,7 +98,7 @@ class Relay:
                 if self.call.see(event):
                     return await self._end(response, COMPLETE, event.raw)
                 if event.is_error:
-                    return await self._end(response, _provider_gave_up(event), event.raw)
+                    raise ProviderFailed(event.error_message or "The provider's stream ended with an error.")
                 if self.shows_usage or not event.is_usage_only:
                     await response.write(event.raw)
         except ProviderError as error:
@@ -96,30 +117,26 @@ class Relay:
             self.call.waited_s += time.monotonic() - began
 
     async def _end(self, response: web.StreamResponse, ending: Ending, last_event: bytes) -> None:
-        self.call.finish(ending)
+        self.last_event = last_event
+        is_unheard = ending is not BUG and has_left(self.request)
+        self.call.finish(CLIENT_LEFT if is_unheard else ending)
+        await self._write_last(response)
+
+    async def _write_last(self, response: web.StreamResponse) -> None:
+        """Write the last event, once the row is as durable as promised. May be cancelled and repeated."""
         try:
             await self.call.durable()
         except NotDurable:
-            last_event = error_event(NOT_DURABLE)
-        await response.write(last_event)
+            self.last_event = error_event(NOT_DURABLE)
+        if not self.is_over:
+            self.is_over = True
+            await response.write(self.last_event)
         await response.write_eof()
 
     async def _say_goodbye(self, response: web.StreamResponse) -> None:
-        if not response.prepared:
-            return
-        try:
+        """The gateway stops: end the call, and give the client its last word, whatever that is by now."""
+        self.call.finish(cancelled_ending(self.request))
+        self.last_event = self.last_event or error_event(SHUTTING_DOWN)
+        with suppress(ConnectionError, TimeoutError):  # the row is put; the client only misses the reason
             async with asyncio.timeout(LAST_WORD_S):
-                await response.write(error_event(SHUTTING_DOWN))
-                await response.write_eof()
-        except (ConnectionError, TimeoutError):
-            pass  # the row is put; the client only misses the reason
-
-
-def _provider_gave_up(event: Event) -> Ending:
-    return Ending(
-        status="error",
-        end_reason="provider_error",
-        status_code=502,
-        error_code="provider_error",
-        error_message=event.error_message,
-    )
+                await self._write_last(response)

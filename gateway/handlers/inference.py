@@ -11,9 +11,11 @@ from aiohttp import web
 
 from backends import Place
 
-from ..answers import INTERNAL_ERROR, SHUTTING_DOWN, promised, provider_answer, provider_ending
-from ..calls import BUG, CLIENT_LEFT, COMPLETE, SHUTDOWN, Call, Facts
-from ..errors import ServiceUnavailable, UnsupportedMediaType
+from ..answers import INTERNAL_ERROR, SHUTTING_DOWN, cancelled_ending, is_stop, promised, provider_answer
+from ..calls import Call, Facts
+from ..departure import has_left
+from ..endings import BUG, CLIENT_LEFT, COMPLETE, provider_ending
+from ..errors import InternalError, ServiceUnavailable, UnsupportedMediaType
 from ..inference_request import InferenceRequest, parse_chat, parse_embeddings
 from ..keys import (
     CALLS,
@@ -35,6 +37,7 @@ from ..streaming import Relay
 
 log = logging.getLogger("gateway.calls")
 
+DRAINING = "The gateway is being stopped."
 REFUSALS = {
     "queue_full": "The usage log has no room for this call's row. Try again shortly.",
     "sink_down": "The usage log's database does not answer. Try again shortly.",
@@ -57,30 +60,33 @@ async def _infer(request: web.Request, parse: Callable[[bytes], InferenceRequest
     asked = parse(await request.read())
     providers = request.app[PROVIDERS]
     route = resolve(asked.model, providers)
-    with request.app[CALLS].track():
-        place = await _admit(request)
-        # From here on there is exactly one row: nothing that can fail stands between the place and the try.
-        call = _begin(request, asked, route, place)
-        try:
-            return await _answer(request, call, asked, providers[route.provider])
-        except ProviderError as error:
-            call.finish(provider_ending(error))
-            return await promised(call, provider_answer(error))
-        except asyncio.CancelledError:
-            call.finish(SHUTDOWN)
-            return _cancelled(request, call)
-        except Exception:
-            log.exception("call_failed", extra={"request_id": call.facts.request_id})
-            call.finish(BUG)
-            return await promised(call, web.json_response(INTERNAL_ERROR, status=500))
-        finally:
+    body = asked.upstream_body(route.model)
+    request.app[CALLS].track()
+    place = await _admit(request)
+    # From here on there is exactly one row: nothing that can fail stands between the place and the try.
+    call = _begin(request, asked, route, place)
+    try:
+        return await _answer(request, call, asked, providers[route.provider], body)
+    except asyncio.CancelledError:
+        has_answer = call.is_finished
+        call.finish(cancelled_ending(request))
+        if has_answer or not is_stop(request):
+            raise
+        return await promised(request, call, web.json_response(SHUTTING_DOWN, status=503))
+    finally:
+        if not call.is_handed_over:
             call.finish(BUG)
 
 
 async def _admit(request: web.Request) -> Place | None:
     if request.app[LIFECYCLE].is_closed_to_calls:
-        raise ServiceUnavailable("The gateway is being stopped.", code="draining")
-    place = await request.app[WRITER].reserve()
+        raise ServiceUnavailable(DRAINING, code="draining")
+    try:
+        place = await request.app[WRITER].reserve()
+    except asyncio.CancelledError:
+        if not is_stop(request):
+            raise
+        raise ServiceUnavailable(DRAINING, code="draining") from None
     if isinstance(place, Place):
         return place
     if place.is_call_served:
@@ -98,36 +104,38 @@ def _begin(request: web.Request, asked: InferenceRequest, route: Route, place: P
         route=route,
         stream=asked.stream,
         price=request.app[PRICES].lookup(route.price_key),
+        prompt_tokens=asked.prompt_tokens,
         api_key_id=principal.api_key_id,
         user_id=principal.user_id,
         tags=asked.tags,
     )
-    return Call(facts, place, request.app[METRICS], request.app[SETTINGS].estimate_cost)
+    call = Call(facts, place, request.app[METRICS], request.app[SETTINGS].estimate_cost)
+    return request.app[CALLS].begin(call)
 
 
 async def _answer(
-    request: web.Request, call: Call, asked: InferenceRequest, provider: Provider
+    request: web.Request, call: Call, asked: InferenceRequest, provider: Provider, body: bytes
 ) -> web.StreamResponse:
-    body = asked.upstream_body(call.facts.route.model)
-    if asked.stream:
-        relay = Relay(request, call, request.app[PUMPS], asked.shows_usage)
-        return await relay.run(provider, body)
+    """The answer to ``call``, good or bad; leaves it finished, or with the pumps."""
+    try:
+        if asked.stream:
+            return await Relay(request, call, request.app[PUMPS], asked.shows_usage).run(provider, body)
+        return await _plain_answer(request, call, provider, body)
+    except ProviderError as error:
+        call.finish(CLIENT_LEFT if has_left(request) else provider_ending(error))
+        return await promised(request, call, provider_answer(error))
+    except Exception as error:
+        log.exception("call_failed", extra={"request_id": call.facts.request_id})
+        call.finish(BUG)
+        if call.status_sent:  # a second head cannot be sent: the stream is cut
+            raise InternalError from error
+        return await promised(request, call, web.json_response(INTERNAL_ERROR, status=500))
+
+
+async def _plain_answer(request: web.Request, call: Call, provider: Provider, body: bytes) -> web.Response:
     with call.waiting():
         answer = await provider.send(call.facts.endpoint, body, call.facts.request_id)
-    call.usage, call.is_whole = answer.usage, True
-    call.finish(CLIENT_LEFT if _has_left(request) else replace(COMPLETE, status_code=answer.status))
+    call.see_answer(answer)
+    call.finish(CLIENT_LEFT if has_left(request) else replace(COMPLETE, status_code=answer.status))
     response = web.Response(body=answer.body, status=answer.status, content_type="application/json")
-    return await promised(call, response)
-
-
-def _has_left(request: web.Request) -> bool:
-    return request.transport is None or request.transport.is_closing()
-
-
-def _cancelled(request: web.Request, call: Call) -> web.StreamResponse:
-    """Say that the gateway stops, if it was the stop that ended this call and nothing has been sent yet."""
-    task = asyncio.current_task()
-    if task is None or call.status_sent or not request.app[CALLS].is_ending:
-        raise asyncio.CancelledError
-    task.uncancel()
-    return web.json_response(SHUTTING_DOWN, status=503)
+    return await promised(request, call, response)

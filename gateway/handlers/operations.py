@@ -7,7 +7,8 @@ from typing import Any
 from aiohttp import web
 
 from ..auth import require_master
-from ..keys import LIFECYCLE, METRICS, PRINCIPAL, WRITER
+from ..keys import FLEET, LIFECYCLE, METRICS, PRINCIPAL, WRITER
+from ..merging import total
 
 
 async def health(request: web.Request) -> web.Response:
@@ -28,16 +29,18 @@ async def readiness(request: web.Request) -> web.Response:
 
 
 async def metrics(request: web.Request) -> web.Response:
-    """``GET /metrics``."""
-    body, content_type = request.app[METRICS].render()
+    """``GET /metrics``, of all workers together."""
+    fleet = request.app.get(FLEET)
+    body, content_type = request.app[METRICS].render() if fleet is None else await fleet.metrics()
     return web.Response(body=body, headers={"Content-Type": content_type})
 
 
 async def log_writer(request: web.Request) -> web.Response:
     """``GET /v1/log-writer``: the live ledger in sum, and each worker's own."""
     require_master(request[PRINCIPAL])
-    ledger = request.app[WRITER].stats().to_json()
-    return web.json_response({**ledger, "workers": [ledger]})
+    fleet = request.app.get(FLEET)
+    ledgers = [request.app[WRITER].stats().to_json()] if fleet is None else await fleet.ledgers()
+    return web.json_response({**total(ledgers), "workers": ledgers})
 
 
 def _not_ready(status: str, **why: Any) -> web.Response:

@@ -1,0 +1,81 @@
+"""How many tokens a call took when its provider does not say: its characters, divided by four.
+
+Pure. Takes the members of a request and the bytes of an answer or of a stream's events; gives counts that are
+good enough to see a trend and never pass for the provider's own.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from .token_usage import TokenUsage
+
+CHARACTERS_PER_TOKEN = 4
+
+_TEXT = re.compile(
+    rb'"(?:content|reasoning_content|refusal|arguments|text)"\s*:\s*"([^"\\]*(?:\\.[^"\\]*)*)"', re.DOTALL
+)
+"""A member that holds text of the model, and its value as it is written in JSON."""
+
+
+def estimate(prompt_tokens: int, text_characters: int) -> TokenUsage:
+    """The usage of a call whose answer has so many characters of text."""
+    completion_tokens = _tokens(text_characters)
+    return TokenUsage(prompt_tokens, completion_tokens, prompt_tokens + completion_tokens)
+
+
+def prompt_tokens(members: Mapping[str, Any]) -> int:
+    """The tokens of a request's texts, or of its ``input`` where that is tokens already. Pictures and sound
+    have no characters and count for nothing."""
+    messages = members.get("messages")
+    characters = sum(map(_message_characters, messages)) if isinstance(messages, list) else 0
+    asked = members.get("input")
+    inputs = asked if isinstance(asked, list) else [asked]
+    characters += sum(len(each) for each in inputs if isinstance(each, str))
+    return _tokens(characters) + sum(map(_given_tokens, inputs))
+
+
+def text_characters(raw: bytes) -> int:
+    """The characters of the model's text in ``raw``, a plain answer or one event of a stream.
+
+    Runs for every event, so it searches for the members that hold text instead of parsing the JSON.
+    """
+    count = 0
+    for written in _TEXT.findall(raw, max(0, raw.find(b'"delta"'))):
+        is_plain = written.isascii() and b"\\" not in written
+        count += len(written) if is_plain else _unescaped(written)
+    return count
+
+
+def _tokens(characters: int) -> int:
+    return -(-characters // CHARACTERS_PER_TOKEN)
+
+
+def _message_characters(message: object) -> int:
+    content = message.get("content") if isinstance(message, dict) else None
+    if isinstance(content, str):
+        return len(content)
+    return sum(map(len, _part_texts(content))) if isinstance(content, list) else 0
+
+
+def _part_texts(parts: list[Any]) -> Iterator[str]:
+    for part in parts:
+        text = part.get("text") if isinstance(part, dict) else None
+        if isinstance(text, str):
+            yield text
+
+
+def _given_tokens(value: object) -> int:
+    """Embeddings take texts as tokens, too: one text as a list of numbers, or several such lists."""
+    return len(value) if isinstance(value, list) else int(isinstance(value, int))
+
+
+def _unescaped(written: bytes) -> int:
+    """How many characters the JSON text has that is written as ``written`` between its quotes."""
+    try:
+        return len(json.loads(b'"%s"' % written))
+    except ValueError:  # no JSON after all: its size is as good a guess
+        return len(written)

@@ -1,0 +1,136 @@
+"""On a virtual clock: what is looked at is a request whose connection the test closes."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from backends.testing.clock import virtual_clock
+from gateway.departure import LOOK_S, ClientLeft, Departure, has_left
+
+
+class Transport:
+    def __init__(self):
+        self.closing = False
+
+    def is_closing(self):
+        return self.closing
+
+
+class Request:
+    def __init__(self):
+        self.transport = Transport()
+
+    def leave(self):
+        self.transport = None
+
+
+def now():
+    return asyncio.get_running_loop().time()
+
+
+async def wait_for_ever():
+    await asyncio.Event().wait()
+
+
+def test_a_client_has_left_when_its_connection_closes_or_is_gone():
+    request = Request()
+    assert not has_left(request)
+    request.transport.closing = True
+    assert has_left(request)
+    request.leave()
+    assert has_left(request)
+
+
+@virtual_clock
+async def test_a_silence_ends_soon_after_the_client_left():
+    request = Request()
+    asyncio.get_running_loop().call_later(7.1, request.leave)
+    departure = Departure(request, 0.0)
+
+    with pytest.raises(ClientLeft):
+        async with departure:
+            await wait_for_ever()
+
+    assert 7.1 <= now() <= 7.1 + LOOK_S
+    assert departure.left_at == now()
+
+
+@virtual_clock
+async def test_patience_counts_from_the_leave():
+    request = Request()
+    asyncio.get_running_loop().call_later(7.1, request.leave)
+    departure = Departure(request, 30.0)
+
+    with pytest.raises(ClientLeft):
+        async with departure:
+            await wait_for_ever()
+
+    assert departure.left_at + 30 <= now() <= departure.left_at + 30 + LOOK_S
+
+
+@virtual_clock
+async def test_patience_may_end_while_the_client_is_gone():
+    request = Request()
+    departure = Departure(request, 30.0)
+
+    with pytest.raises(ClientLeft):
+        async with departure:
+            request.leave()
+            await asyncio.sleep(5)
+            departure.patience_s = 0.0
+            await wait_for_ever()
+
+    assert 5 <= now() <= 5 + LOOK_S
+
+
+@virtual_clock
+async def test_a_client_that_stays_disturbs_nobody_and_leaves_no_timer():
+    departure = Departure(Request(), 0.0)
+
+    async with departure:
+        await asyncio.sleep(100)
+
+    assert departure.left_at is None
+    await asyncio.sleep(100)
+
+
+@virtual_clock
+async def test_what_ends_by_itself_ends_as_it_does():
+    for error in (ValueError, TimeoutError, ConnectionResetError):
+        with pytest.raises(error) as raised:
+            async with Departure(Request(), 0.0):
+                raise error
+        assert not isinstance(raised.value, ClientLeft)
+
+
+@virtual_clock
+async def test_a_cancel_from_elsewhere_stays_a_cancel():
+    async def guarded():
+        async with Departure(Request(), 0.0):
+            await wait_for_ever()
+
+    task = asyncio.ensure_future(guarded())
+    await asyncio.sleep(3)
+    task.cancel()
+    await asyncio.wait({task})
+
+    assert task.cancelled()
+
+
+@virtual_clock
+async def test_a_cancel_in_the_moment_of_the_leave_stays_a_cancel():
+    request = Request()
+
+    async def guarded():
+        async with Departure(request, 0.0):
+            await wait_for_ever()
+
+    task = asyncio.ensure_future(guarded())
+    await asyncio.sleep(0)
+    request.leave()
+    asyncio.get_running_loop().call_at(now() + LOOK_S, task.cancel)
+    await asyncio.wait({task})
+
+    assert task.cancelled()
