@@ -78,7 +78,7 @@ async def _sink(app: web.Application) -> AsyncIterator[None]:
         yield
         return
     sink_class = sinks.load(settings.log_writer_strategy.sink)
-    async with _closing_within(sink_class.open(sink_options(settings)), CLOSING_S) as sink:
+    async with closing_within(sink_class.open(sink_options(settings)), CLOSING_S) as sink:
         app[SINK] = sink
         yield
 
@@ -90,8 +90,8 @@ async def _writer(app: web.Application) -> AsyncIterator[None]:
     await writer.start()
     app[LIFECYCLE].phase = "running"
     yield
-    shutdown = app[SHUTDOWN]
-    await shutdown.wait(writer.stop(0.0 if shutdown.hurry.is_set() else shutdown.left_s("stop")))
+    counts = writer.stats().counts
+    await app[SHUTDOWN].spend("stop", writer.stop, rows=counts.queued + counts.in_flight)
     await writer.stop(0.0)  # the same drain: done already, or the second signal cuts it short
 
 
@@ -104,7 +104,7 @@ async def _providers(app: web.Application) -> AsyncIterator[None]:
 async def _pumps(app: web.Application) -> AsyncIterator[None]:
     yield
     shutdown, pumps = app[SHUTDOWN], app[PUMPS]
-    await shutdown.wait(pumps.ended(shutdown.left_s("pump")))
+    await shutdown.spend("pump", pumps.ended, pumps=len(pumps))
     pumps.cancel()
     await pumps.ended(CANCELLED_PUMPS_S)
 
@@ -128,7 +128,7 @@ def _build_writer(settings: Settings, sink: LogSink | None, metrics: Metrics) ->
 
 
 @asynccontextmanager
-async def _closing_within(
+async def closing_within(
     context: AbstractAsyncContextManager[LogSink], seconds: float
 ) -> AsyncIterator[LogSink]:
     """``context``, whose exit is not waited for any longer than ``seconds``: every row is accounted for by

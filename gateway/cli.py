@@ -4,29 +4,42 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Coroutine, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import uvloop
 import yaml
 
 from backends import SinkError, sinks
 
+from .app import closing_within
 from .logging_setup import set_up_logging
-from .serve import serve
+from .sections import CLOSING_S
+from .serve import serve, serve_as_worker
 from .settings import ConfigurationError, Settings, effective_settings, load_settings, sink_options
+from .supervisor import supervise
+from .worker import WORKER_VARIABLE
+
+log = logging.getLogger("gateway.cli")
 
 EXIT_CONFIGURATION = 2
 CONNECT_TIMEOUT_S = 10.0
+LAST_STEPS_S = 0.1
+"""What a thread that has been let go may still need to end."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with ``argv``; the exit status as the contract has it."""
     arguments = _parser().parse_args(argv)
     set_up_logging()
+    if arguments.command == "serve" and (line := os.environ.pop(WORKER_VARIABLE, None)):
+        return _run(serve_as_worker(int(line)), "the port of its supervisor")
     try:
         settings = _settings(arguments)
     except ConfigurationError as error:
@@ -43,12 +56,33 @@ def _settings(arguments: argparse.Namespace) -> Settings:
 
 
 def _serve(settings: Settings) -> int:
-    try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(serve(settings))
-    except OSError as error:
-        print(f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}", file=sys.stderr)
-        return 1
+    program = serve(settings) if settings.workers == 1 else supervise(settings)
+    return _run(program, f"{settings.host}:{settings.port}")
+
+
+def _run(program: Coroutine[Any, Any, int], address: str) -> int:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        try:
+            status = runner.run(program)
+        except OSError as error:
+            print(f"cannot listen on {address}: {error.strerror or error}", file=sys.stderr)
+            status = 1
+        except Exception:  # the interpreter's own traceback would show what the error says
+            log.exception("serve_failed")
+            status = 1
+        _end_here_if_a_thread_hangs(status)
+    return status
+
+
+def _end_here_if_a_thread_hangs(status: int) -> None:
+    """The interpreter would wait for a driver's thread for ever; every row is accounted for by now."""
+    for thread in threading.enumerate():
+        if thread is not threading.main_thread() and not thread.daemon:
+            thread.join(LAST_STEPS_S)
+            if thread.is_alive():
+                log.warning("thread_hangs", extra={"name_of_thread": thread.name})
+                logging.shutdown()
+                os._exit(status)
 
 
 def _check(settings: Settings, connects: bool) -> int:
@@ -57,15 +91,21 @@ def _check(settings: Settings, connects: bool) -> int:
         return 0
     try:
         asyncio.run(_ping(settings, settings.log_writer_strategy.sink))
-    except (SinkError, TimeoutError) as error:
-        reason = str(error) or f"no answer in {CONNECT_TIMEOUT_S:.0f} s"
-        print(f"sinks.{settings.log_writer_strategy.sink}: {reason}", file=sys.stderr)
-        return EXIT_CONFIGURATION
-    return 0
+        return 0
+    except SinkError as error:
+        reason = str(error)
+    except TimeoutError:
+        reason = f"no answer in {CONNECT_TIMEOUT_S:.0f} s"
+    except Exception as error:  # its text may hold a secret
+        reason = f"cannot be opened ({type(error).__name__})"
+    print(f"sinks.{settings.log_writer_strategy.sink}: {reason}", file=sys.stderr)
+    _end_here_if_a_thread_hangs(EXIT_CONFIGURATION)
+    return EXIT_CONFIGURATION
 
 
 async def _ping(settings: Settings, name: str) -> None:
-    async with sinks.load(name).open(sink_options(settings)) as sink, asyncio.timeout(CONNECT_TIMEOUT_S):
+    opened = closing_within(sinks.load(name).open(sink_options(settings)), CLOSING_S)
+    async with opened as sink, asyncio.timeout(CONNECT_TIMEOUT_S):
         await sink.ping()
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from .auth import Principal
     from .calls import RunningCalls
+    from .fleet import Fleet
     from .metrics import Metrics
     from .pricing import Prices
     from .providers.base import Provider
@@ -41,6 +42,8 @@ CALLS: web.AppKey[RunningCalls] = web.AppKey("calls")
 PUMPS: web.AppKey[Pumps] = web.AppKey("pumps")
 METRICS: web.AppKey[Metrics] = web.AppKey("metrics")
 SHUTDOWN: web.AppKey[Shutdown] = web.AppKey("shutdown")
+FLEET: web.AppKey[Fleet] = web.AppKey("fleet")
+"""There only if this process is one of several workers."""
 
 REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
 PRINCIPAL: web.RequestKey[Principal] = web.RequestKey("principal")

@@ -27,7 +27,7 @@ from backends import (
 
 from .pricing import Price
 
-MAX_WORKERS = 1
+MAX_WORKERS = 64
 STRATEGY_GRAMMAR = ("is no log writer strategy", "write [batch:|single:]SINK in lower case, or noop")
 CLOSING_S = 2.0
 """Kept of ``shutdown.grace_s`` for closing sockets, pools and files."""

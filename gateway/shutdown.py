@@ -6,32 +6,39 @@ Takes the configured times; gives each step its deadline. Time that a step does 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+import logging
+from collections.abc import Awaitable, Callable
 from typing import Literal, TypeAlias
 
 from .settings import ShutdownSettings
+
+log = logging.getLogger("gateway.shutdown")
 
 Step: TypeAlias = Literal["readiness_delay", "drain", "pump", "stop"]
 
 
 class Shutdown:
-    """One stop. Nothing has begun until ``begin``; ``hurry`` is set by the second signal."""
+    """One stop, or the end of a start that failed. ``hurry`` is set by the second signal."""
 
     def __init__(self, settings: ShutdownSettings) -> None:
         self._settings = settings
         self._began_at: float | None = None
+        self._is_told = False
         self.hurry = asyncio.Event()
 
     def begin(self) -> None:
-        """The clock starts. May be called again: only the first call counts."""
-        if self._began_at is None:
-            self._began_at = asyncio.get_running_loop().time()
+        """A stop was asked for: the clock starts, and the log tells of each step. May be repeated."""
+        self._is_told = True
+        self._start_clock()
 
     def left_s(self, step: Step) -> float:
         """Seconds from now until ``step`` has to be over, unused time of earlier steps included."""
-        self.begin()
-        assert self._began_at is not None
-        return max(0.0, self._began_at + self._budget_s(step) - asyncio.get_running_loop().time())
+        return max(0.0, self._start_clock() + self._budget_s(step) - asyncio.get_running_loop().time())
+
+    def _start_clock(self) -> float:
+        if self._began_at is None:
+            self._began_at = asyncio.get_running_loop().time()
+        return self._began_at
 
     def _budget_s(self, step: Step) -> float:
         times = self._settings
@@ -44,10 +51,14 @@ class Shutdown:
         steps = list(budgets)
         return sum(budgets[each] for each in steps[: steps.index(step) + 1])
 
-    async def wait(self, work: Awaitable[object]) -> None:
-        """Until ``work`` (bounded by itself) is done, or the second signal comes. Leaves no task behind that
-        does anything but wait."""
-        doing = asyncio.ensure_future(work)
+    async def spend(self, step: Step, work: Callable[[float], Awaitable[object]], **facts: int) -> None:
+        """One step, with a line in the log: ``work`` gets the seconds it may take and is bounded by itself.
+        Returns when it is done or when the second signal comes, which leaves later steps no time at all.
+        """
+        left_s = 0.0 if self.hurry.is_set() else self.left_s(step)
+        if self._is_told:
+            log.info("stopping", extra={"step": step, "left_s": round(left_s, 3), **facts})
+        doing = asyncio.ensure_future(work(left_s))
         hurrying = asyncio.ensure_future(self.hurry.wait())
         await asyncio.wait({doing, hurrying}, return_when=asyncio.FIRST_COMPLETED)
         hurrying.cancel()

@@ -60,7 +60,7 @@ BAD = [
     ("port: x", 1, "port", "give a whole number"),
     ("port: 65536", 1, "port", "give at most 65535"),
     ("port: -1", 1, "port", "give at least 0"),
-    ("workers: 2", 1, "workers", "give at most 1"),
+    ("workers: 65", 1, "workers", "give at most 64"),
     ("estimate_cost: maybe", 1, "estimate_cost", "give true or false"),
     ("log_writer_strategy: nope", 1, "log_writer_strategy", "there are: "),
     ("log_writer_strategy: 'batch:'", 1, "log_writer_strategy", "write [batch:|single:]SINK"),
