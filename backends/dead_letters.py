@@ -59,7 +59,7 @@ class DeadLetterFile:
         lines = "".join(_line(letter) for letter in letters).encode()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("ab", buffering=0) as file:
+            with self.path.open("a+b", buffering=0) as file:
                 self._append(file.fileno(), lines)
         except OSError as error:
             reason = error.strerror or type(error).__name__
@@ -67,6 +67,8 @@ class DeadLetterFile:
 
     def _append(self, descriptor: int, lines: bytes) -> None:
         before = os.fstat(descriptor).st_size
+        if before and os.pread(descriptor, 1, before - 1) != b"\n":
+            lines = b"\n" + lines  # half a line that could not be taken back must not spoil this one
         if before + len(lines) > self._max_bytes:
             raise DeadLettersUnavailable(f"{self.path} would grow over dead_letters.max_bytes")
         try:
@@ -74,9 +76,20 @@ class DeadLetterFile:
             if written != len(lines):
                 raise OSError("short write")
             os.fsync(descriptor)
+            if not before:
+                _sync_folder(self.path.parent)
         except OSError:
             os.ftruncate(descriptor, before)  # all or none: half a line must not stay
             raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """A new file is on disk only once its name is."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _line(letter: DeadLetter) -> str:

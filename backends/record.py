@@ -31,7 +31,9 @@ UsageSource: TypeAlias = Literal["provider", "partial", "estimate", "none"]
 MAX_TEXT = 256
 """Characters that an ordinary text column holds."""
 MAX_ERROR_MESSAGE = 1024
+"""Bytes of UTF-8."""
 MAX_TAGS = 4096
+"""Bytes of UTF-8."""
 MAX_ROW_BYTES = 16 * 1024
 """What one place sets aside until its row is there; the column bounds keep every row below it."""
 
@@ -98,7 +100,7 @@ TEXT_LIMITS: dict[str, int] = {
     "error_message": MAX_ERROR_MESSAGE,
     "tags": MAX_TAGS,
 }
-"""Characters each text column holds (``tags`` is cut as JSON, see ``sanitise``)."""
+"""Characters each text column holds; of ``error_message`` and ``tags``, bytes of UTF-8 (see ``sanitise``)."""
 
 
 def row_bytes(record: UsageRecord) -> int:

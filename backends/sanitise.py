@@ -47,7 +47,7 @@ def sanitise(record: UsageRecord) -> UsageRecord:
     for name, limit in TEXT_LIMITS.items():
         text = getattr(record, name)
         if isinstance(text, str):
-            cleaned = _clean_tags(text) if name == "tags" else clean_text(text, limit)
+            cleaned = _clean_column(name, text, limit)
             if cleaned is not text:
                 changes[name] = cleaned
     return replace(record, **changes) if changes else record
@@ -59,8 +59,22 @@ def without_texts(record: UsageRecord) -> UsageRecord:
     return replace(record, **{**blank, "request_id": "", "endpoint": ""})
 
 
+def _clean_column(name: str, text: str, limit: int) -> str | None:
+    if name == "tags":
+        return _clean_tags(text)
+    cleaned = clean_text(text, limit)
+    return _cut_to_bytes(cleaned, limit) if name == "error_message" else cleaned
+
+
+def _cut_to_bytes(text: str, limit: int) -> str:
+    if text.isascii() or len(text.encode()) <= limit:
+        return text
+    return text.encode()[: limit - len(_CUT.encode())].decode(errors="ignore") + _CUT
+
+
 def _clean_tags(text: str) -> str | None:
-    if len(text) <= MAX_TAGS and "\\u" not in text and not _UNSTORABLE.search(text) and _is_object(text):
+    is_clean = "\\u" not in text and not _UNSTORABLE.search(text)
+    if is_clean and len(text.encode()) <= MAX_TAGS and _is_object(text):
         return text
     try:
         return tags_text(json.loads(text))
@@ -105,7 +119,7 @@ def _digits(value: int) -> str:
 def _fit(tags: dict[str, Any]) -> str:
     kept = dict(tags)
     text = _dump(kept)
-    while len(text) > MAX_TAGS and kept:
+    while len(text.encode()) > MAX_TAGS and kept:
         kept.popitem()
         text = _dump({**kept, _CUT: len(tags) - len(kept)})
     return text

@@ -6,7 +6,7 @@ takes no time; ``cancel_at_every_step`` cancels everywhere; the makers of record
 
 import pytest
 
-pytest.register_assert_rewrite(f"{__name__}.cases")
+pytest.register_assert_rewrite(f"{__name__}.cases", f"{__name__}.rig")
 
 from .cancel import CancelPoint, Scenario, cancel_at_every_step  # noqa: E402
 from .clock import VirtualClockLoop, WouldWaitForEver, run_virtual, virtual_clock  # noqa: E402

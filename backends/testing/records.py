@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import strategies as st
 from uuid_utils.compat import uuid7
 
-from ..record import MAX_TAGS, TEXT_LIMITS, Batch, UsageRecord
+from ..record import MAX_ERROR_MESSAGE, MAX_TAGS, TEXT_LIMITS, Batch, UsageRecord
 
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 """The time of records that name none."""
@@ -112,13 +112,16 @@ def make_bare_record(**overrides: Any) -> UsageRecord:
 
 
 def make_largest_record(character: str = "x") -> UsageRecord:
-    """A record with every text at its bound, made of ``character``."""
-    texts: dict[str, Any] = {name: character * limit for name, limit in TEXT_LIMITS.items()}
-    frame = json.dumps({"t": ""}, separators=(",", ":"))
-    texts["tags"] = json.dumps(
-        {"t": character * (MAX_TAGS - len(frame))}, ensure_ascii=False, separators=(",", ":")
-    )
-    return make_full_record(**texts)
+    """A record with every text at its bound, made of ``character`` where a caller or provider fills it in."""
+    texts = {name: character * limit for name, limit in TEXT_LIMITS.items()}
+    states = {name: "x" * TEXT_LIMITS[name] for name in ("status", "end_reason", "usage_source")}
+    size, frame = len(character.encode()), len('{"t":""}')
+    bound_in_bytes = {
+        "error_message": character * (MAX_ERROR_MESSAGE // size),
+        "tags": f'{{"t":"{character * ((MAX_TAGS - frame) // size)}"}}',
+    }
+    fields: dict[str, Any] = {**texts, **states, **bound_in_bytes}
+    return make_full_record(**fields)
 
 
 def make_records(count: int, **overrides: Any) -> tuple[UsageRecord, ...]:

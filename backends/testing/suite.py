@@ -22,16 +22,26 @@ from __future__ import annotations
 import pytest
 
 from .cases.cancellation import CancellationCases
+from .cases.core import CoreCases
 from .cases.errors import ErrorCases
 from .cases.idempotence import IdempotenceCases
 from .cases.lifecycle import LifecycleCases
 from .cases.reads import ReadCases
+from .cases.refusals import RefusalCases
 from .cases.round_trip import RoundTripCases
 from .cases.shape import ShapeCases
 
 
 @pytest.mark.asyncio
 class SinkConformance(
-    ShapeCases, RoundTripCases, IdempotenceCases, ErrorCases, CancellationCases, LifecycleCases, ReadCases
+    ShapeCases,
+    RoundTripCases,
+    IdempotenceCases,
+    ErrorCases,
+    CancellationCases,
+    LifecycleCases,
+    ReadCases,
+    CoreCases,
+    RefusalCases,
 ):
     """All groups. The hooks, and what each has to give, are those of ``cases.base.SinkCases``."""

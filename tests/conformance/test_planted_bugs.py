@@ -119,6 +119,25 @@ class IgnoresTheEnd(MemorySink):
         return await super().read_usage(replace(query, end=None))
 
 
+class CutsTheBatch(MemorySink):
+    async def write(self, batch: Batch) -> Committed:
+        await super().write(Batch(batch.id, batch.rows[:100]))
+        return Committed(len(batch.rows))
+
+
+class SwallowsTheRefusal(MemorySink):
+    async def write(self, batch: Batch) -> Committed:
+        try:
+            return await super().write(batch)
+        except SinkError:
+            return Committed(len(batch.rows))
+
+
+class ForgetsTheClose(MemorySink):
+    async def record_boot(self, boot: Boot) -> None:
+        self.database.boots.setdefault(boot.id, boot)
+
+
 class HidesItsReadSide(MemorySink):
     capabilities = Capabilities(reads_usage=False)
 
@@ -141,7 +160,10 @@ PLANTED = [
     (DuplicatesOnRetry, "test_the_same_batch_twice_is_stored_once"),
     (DuplicatesOnRetry, "test_an_acknowledgement_that_is_lost_duplicates_nothing"),
     (LosesOnCancel, "test_cancel_at_every_step_flush"),
+    (LosesOnCancel, "test_10_cancel_at_every_step_flush"),
     (StoresHalfOnCancel, "test_a_cancelled_write_is_stored_whole_or_not_at_all"),
+    (DuplicatesOnRetry, "test_19_ack_lost_after_commit"),
+    (DuplicatesOnRetry, "test_31_duplicate_id_submitted_twice"),
     (KeepsTheBatch, "test_the_batch_is_neither_changed_nor_kept"),
     (KeepsTheList, "test_the_batch_is_neither_changed_nor_kept"),
     (MiscountsDuplicates, "test_an_overlapping_batch_adds_what_is_new"),
@@ -152,6 +174,11 @@ PLANTED = [
     (ReopensAClosedBoot, "test_a_start_that_arrives_late_undoes_no_close"),
     (SkipsAtTheEdgeOfAPage, "test_every_row_is_on_one_page_whatever_the_size_of_a_page"),
     (IgnoresTheEnd, "test_start_is_within_and_end_is_not"),
+    (CutsTheBatch, "test_01_queued_rows_flushed_on_stop"),
+    (SwallowsTheRefusal, "test_25_poison_single_row"),
+    (SwallowsTheRefusal, "test_26_all_poison"),
+    (StoresTheGoodRowsSilently, "test_accounting_when_rows_are_refused_at_random"),
+    (ForgetsTheClose, "test_the_boot_of_a_run_has_its_last_number_in_the_sink"),
     (HidesItsReadSide, "test_the_read_side_is_as_declared"),
     (DeclaresAGapItLacks, "test_cost_keeps_its_digits_as_declared"),
     (TakesAnyOption, "test_options_refuse_an_unknown_key"),

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any, ClassVar, TypeVar
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from ...batching import BatchingOptions
 from ...errors import SinkBatchRejected, SinkError, SinkFatal, SinkRetryable, SinkRowsRejected
@@ -21,6 +22,19 @@ T = TypeVar("T")
 
 PATIENCE_S = 30.0
 """Real seconds after which a call of the sink is called stuck."""
+
+fuzzed = settings(
+    max_examples=15,
+    deadline=None,
+    database=None,
+    # The suite is one function for all sinks, and its fixtures are the author's.
+    suppress_health_check=[
+        HealthCheck.differing_executors,
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+    ],
+)
 
 TYPED_ERRORS = (SinkRetryable, SinkRowsRejected, SinkBatchRejected, SinkFatal)
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import timedelta, timezone
 from decimal import Decimal
 
-from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import given, seed
 from hypothesis import strategies as st
 
 from ...record import TEXT_LIMITS, Batch, UsageRecord
@@ -25,23 +25,11 @@ from ..records import (
     nasty_texts,
     records,
 )
-from .base import PATIENCE_S, SinkCases, bounded
+from ..rig import SEED
+from .base import PATIENCE_S, SinkCases, bounded, fuzzed
 
 _TEXT_COLUMNS = tuple(
     name for name in TEXT_LIMITS if name not in ("status", "end_reason", "usage_source", "tags")
-)
-
-_fuzzed = settings(
-    max_examples=15,
-    deadline=None,
-    database=None,
-    # The suite is one function for all sinks, and its fixtures are the author's.
-    suppress_health_check=[
-        HealthCheck.differing_executors,
-        HealthCheck.function_scoped_fixture,
-        HealthCheck.too_slow,
-        HealthCheck.data_too_large,
-    ],
 )
 
 
@@ -124,8 +112,8 @@ class RoundTripCases(SinkCases):
 
         await self._write_and_check(*map(sanitise, rows))
 
-    @seed(20261123)
-    @_fuzzed
+    @seed(SEED)
+    @fuzzed
     @given(st.lists(records().map(sanitise), min_size=1, max_size=20))
     async def test_llm_text_fuzz(self, rows: list[UsageRecord]) -> None:
         ids = {row.id for row in rows}

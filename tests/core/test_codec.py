@@ -1,0 +1,62 @@
+"""A record as JSON and back: no field, digit or microsecond is lost."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backends import to_json
+from backends.codec import cost_text, from_json, timestamp_text
+from backends.record import COLUMNS, UsageRecord
+from backends.sanitise import sanitise
+from backends.testing import make_bare_record, make_full_record, make_record, money, records
+
+moments = st.datetimes(min_value=datetime(1970, 1, 1), max_value=datetime(2999, 1, 1)).map(
+    lambda moment: moment.replace(tzinfo=UTC)
+)
+
+
+@given(records().map(sanitise))
+def test_a_record_comes_back_from_json_as_it_was(row: UsageRecord) -> None:
+    assert from_json(json.loads(json.dumps(to_json(row)))) == row
+
+
+@pytest.mark.parametrize("row", [make_full_record(), make_bare_record()], ids=["full", "bare"])
+def test_every_column_is_there_and_in_its_order(row: UsageRecord) -> None:
+    assert tuple(to_json(row)) == COLUMNS
+    assert from_json(to_json(row)) == row
+
+
+@given(money())
+def test_a_cost_keeps_nine_places_and_has_no_exponent(cost: Decimal) -> None:
+    text = cost_text(cost)
+
+    assert Decimal(text) == cost
+    assert "E" not in text and len(text.partition(".")[2]) == 9
+
+
+@given(moments, moments)
+def test_texts_of_times_sort_as_the_times_do(first: datetime, second: datetime) -> None:
+    assert (timestamp_text(first) < timestamp_text(second)) == (first < second)
+    assert datetime.fromisoformat(timestamp_text(first)) == first
+
+
+def test_a_time_of_another_zone_is_told_in_utc() -> None:
+    moment = datetime(2026, 1, 1, 1, 0, tzinfo=timezone(timedelta(hours=2)))
+
+    assert timestamp_text(moment) == "2025-12-31T23:00:00.000000Z"
+
+
+def test_json_that_no_record_was_made_from_is_refused() -> None:
+    whole = to_json(make_record())
+
+    with pytest.raises(KeyError):
+        from_json({name: value for name, value in whole.items() if name != "seq"})
+    for name, value in (("id", "no id"), ("timestamp", "yesterday")):
+        with pytest.raises(ValueError):
+            from_json({**whole, name: value})
