@@ -158,7 +158,8 @@ class Dispatcher:
         self._ledger.commit(batch, outcome.duplicates)
 
     def _rows_rejected(self, job: Job, batch: Batch, outcome: SinkRowsRejected, now: float) -> None:
-        refused = {index: why for index, why in outcome.rejected.items() if 0 <= index < len(batch.rows)}
+        rejected = sorted(outcome.rejected.items())  # rows keep their order, whatever the sink's
+        refused = {index: why for index, why in rejected if 0 <= index < len(batch.rows)}
         if not refused:  # a sink that names no row of ours has named no culprit
             return self._batch_rejected(job, batch, SinkBatchRejected(outcome.code, outcome.message), now)
         self._sink_answers()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 from .record import MAX_TAGS, TEXT_LIMITS, UsageRecord
@@ -35,10 +36,7 @@ def tags_text(tags: Any) -> str | None:
     """
     if tags is None or tags == {}:
         return None
-    cleaned = _clean_value(tags, 0)
-    if not isinstance(cleaned, dict):
-        cleaned = {"value": cleaned}
-    return _fit(cleaned)
+    return _fit(tags if isinstance(tags, dict) else {"value": tags})
 
 
 def sanitise(record: UsageRecord) -> UsageRecord:
@@ -93,36 +91,62 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-def _clean_value(value: Any, depth: int) -> Any:
-    """``value`` with every text cleaned, numbers that JSON lacks as text, and depth bounded."""
-    if isinstance(value, str):
-        return clean_text(value, MAX_TAGS)
-    if isinstance(value, bool) or value is None:
-        return value
-    if isinstance(value, int):
-        return value if abs(value) < 2**63 else clean_text(_digits(value), MAX_TAGS)
-    if isinstance(value, float):
-        return value if value - value == 0 else str(value)
-    if depth >= _MAX_DEPTH:
-        return _CUT
-    if isinstance(value, dict):
-        return {clean_text(str(key), MAX_TAGS): _clean_value(each, depth + 1) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_clean_value(each, depth + 1) for each in value]
-    return clean_text(str(value), MAX_TAGS)
+class _Cleaner:
+    """Cleans values of any size in bounded time: of more of them than could ever fit nothing is looked at."""
+
+    def __init__(self) -> None:
+        self._left = MAX_TAGS
+
+    def clean(self, value: Any, depth: int) -> Any:
+        """``value`` with every text cleaned, numbers that JSON lacks as text, depth and number bounded."""
+        self._left -= 1
+        if isinstance(value, str):
+            return clean_text(value, MAX_TAGS)
+        if isinstance(value, bool) or value is None:
+            return value
+        if isinstance(value, int):
+            return value if abs(value) < 2**63 else clean_text(_digits(value), MAX_TAGS)
+        if isinstance(value, float):
+            return value if value - value == 0 else str(value)
+        return self._clean_nested(value, depth)
+
+    def _clean_nested(self, value: Any, depth: int) -> Any:
+        if depth >= _MAX_DEPTH or self._left <= 0:
+            return _CUT
+        if isinstance(value, dict):
+            some = islice(value.items(), self._left)
+            return {clean_text(str(key), MAX_TAGS): self.clean(each, depth + 1) for key, each in some}
+        if isinstance(value, (list, tuple)):
+            return [self.clean(each, depth + 1) for each in value[: self._left]]
+        return clean_text(str(value), MAX_TAGS)
 
 
 def _digits(value: int) -> str:
     return hex(value)  # str() of a huge int is refused by the interpreter; hex() never is
 
 
-def _fit(tags: dict[str, Any]) -> str:
-    kept = dict(tags)
-    text = _dump(kept)
-    while len(text.encode()) > MAX_TAGS and kept:
-        kept.popitem()
-        text = _dump({**kept, _CUT: len(tags) - len(kept)})
-    return text
+def _fit(tags: dict[Any, Any]) -> str:
+    """The first members that fit, one after the other; each is cleaned and dumped once."""
+    kept: list[str] = []
+    room = MAX_TAGS - len(_dump({_CUT: len(tags)}).encode())
+    cleaner = _Cleaner()
+    for key, value in tags.items():
+        member = _dump({clean_text(str(key), MAX_TAGS): cleaner.clean(value, 1)})[1:-1]
+        size = len(member.encode()) + 1
+        if size > room and not _is_last_that_fits(len(kept), len(tags), size, room):
+            return _object([*kept, _dump({_CUT: len(tags) - len(kept)})[1:-1]])
+        kept.append(member)
+        room -= size
+    return _object(kept)
+
+
+def _is_last_that_fits(kept: int, members: int, size: int, room: int) -> bool:
+    """The last member may use what was kept free for the count of those that are left out."""
+    return kept == members - 1 and size <= room + len(_dump({_CUT: members}).encode()) - 2
+
+
+def _object(members: list[str]) -> str:
+    return "{" + ",".join(members) + "}"
 
 
 def _dump(tags: dict[str, Any]) -> str:

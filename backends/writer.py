@@ -244,7 +244,7 @@ class BatchLogWriter:
         if not self._ledger.is_empty:
             await self._delivery.land(self._cancel_grace_s)
         if self._ledger.is_empty:
-            await self._boots.close(self._ledger.last_seq, max(0.0, self._stop_by - self._now()))
+            await self._boots.close(self._ledger.last_seq, self._cancel_grace_s)
             return "drained"
         return "sink_down" if self._dispatcher.is_hopeless else "deadline"
 
@@ -284,9 +284,15 @@ class BatchLogWriter:
             queue_rows=self._ledger.rows,
             queue_bytes=self._ledger.bytes,
             breaker=self._dispatcher.breaker.state,
-            degraded=self._dispatcher.reasons(now),
+            degraded=self._reasons(now),
             would_refuse=self._would_refuse(),
         )
+
+    def _reasons(self, now: float) -> dict[str, str]:
+        reasons = dict(self._dispatcher.reasons(now))
+        if not self._ledger.room:
+            reasons["queue_full"] = f"calls without a place: {self._options.on_full}"
+        return reasons
 
     def _would_refuse(self) -> str | None:
         if reason := self._refusal():

@@ -186,7 +186,11 @@ async def running(
     await rig.check_end(await rig.writer.stop())
 
 
-async def until(is_so: Callable[[], bool]) -> None:
-    """Return once ``is_so()``. For the virtual clock, where looking again costs nothing."""
-    while not is_so():  # noqa: ASYNC110  # what is waited for has no event of its own
+async def until(is_so: Callable[[], bool], within_s: float = 600.0) -> None:
+    """Return once ``is_so()``; raises ``AssertionError`` after ``within_s`` seconds of the loop's time. For
+    the virtual clock, where looking again costs nothing."""
+    loop = asyncio.get_running_loop()
+    give_up_at = loop.time() + within_s
+    while not is_so():  # what is waited for has no event of its own
+        assert loop.time() < give_up_at, f"not within {within_s:.0f} s"
         await asyncio.sleep(0.01)

@@ -34,8 +34,12 @@ from backends.testing.rig import LetterBox, Rig, build_writer
 
 T = TypeVar("T")
 
+late = precondition(lambda self: self.steps >= STEPS_BEFORE_THE_END)
+
 BAD = "bad"
 HOUR_S = 3600.0
+STEPS_BEFORE_THE_END = 15
+"""Before so many steps nothing ends the writer: a history that is over at once shows little."""
 SETTLED = ("committed", "duplicates", "dead_lettered", "abandoned")
 
 
@@ -94,6 +98,7 @@ class RandomHistory(RuleBasedStateMachine):
         self.frozen: list[Deaf] = []
         self.settled = dict.fromkeys(SETTLED, 0)
         self.may_abandon = False
+        self.steps = 0
 
     @initialize(
         kind=st.sampled_from((BatchLogWriter, SingleLogWriter)),
@@ -112,12 +117,12 @@ class RandomHistory(RuleBasedStateMachine):
     def start(self, kind: type[BatchLogWriter], options: dict[str, Any], names_rows: bool) -> None:
         self.max_queue_rows = options["max_queue_rows"]
         self.names_rows = names_rows
-        self.may_abandon = kind is SingleLogWriter
+        self.is_single = kind is SingleLogWriter
         self.rig = self.run(self._start(kind, options))
+        self.heal()
 
     async def _start(self, kind: type[BatchLogWriter], options: dict[str, Any]) -> Rig:
         sink, box = FaultySink(), LetterBox()
-        sink.poison(lambda row: row.user_id == BAD, names_rows=self.names_rows)
         rig = Rig(build_writer(sink, box, kind, **options), sink, box)
         await rig.writer.start()
         return rig
@@ -166,12 +171,11 @@ class RandomHistory(RuleBasedStateMachine):
         self.waiting.append(asyncio.ensure_future(self._durable(place)))
 
     async def _durable(self, place: Place) -> None:
-        is_single = isinstance(self.rig.writer, SingleLogWriter)
         try:
             await place.durable()
         except NotDurable:
             return
-        if is_single:
+        if self.is_single:
             assert place.id in {*await self.rig.stored(), *self.rig.box.ids()}, "a promise is broken"
 
     # --- the world
@@ -190,6 +194,7 @@ class RandomHistory(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(sorted(FAULTS)), lasts=st.booleans())
     def fault(self, name: str, lasts: bool) -> None:
+        self.may_abandon |= self.is_single  # a row that cannot be stored within its call is given up
         fault = FAULTS[name]()
         if isinstance(fault, Deaf):
             self.frozen.append(fault)
@@ -200,7 +205,9 @@ class RandomHistory(RuleBasedStateMachine):
 
     @rule()
     def heal(self) -> None:
-        self.rig.sink.always = None
+        """No fault is left but that bad rows are bad."""
+        self.rig.sink.heal()
+        self.rig.sink.poison(lambda row: row.user_id == BAD, names_rows=self.names_rows)
         for frozen in self.frozen:
             frozen.thawed.set()
         self.frozen.clear()
@@ -213,6 +220,7 @@ class RandomHistory(RuleBasedStateMachine):
 
     @rule()
     def cancel_the_flushes(self) -> None:
+        self.may_abandon |= self.is_single
         self.run(self._cancel("log-writer flush"))
 
     @rule()
@@ -220,14 +228,15 @@ class RandomHistory(RuleBasedStateMachine):
         for waiting in self.waiting:
             waiting.cancel()
 
+    @late
     @rule()
     def cancel_the_collector(self) -> None:
         self.may_abandon = True
         self.run(self._cancel("log-writer collector"))
 
+    @precondition(lambda self: self.rig.writer.stats().state == "draining")
     @rule()
     def cancel_the_drain(self) -> None:
-        self.may_abandon = True
         self.run(self._cancel("log-writer drain"))
 
     async def _cancel(self, name: str) -> None:
@@ -244,6 +253,7 @@ class RandomHistory(RuleBasedStateMachine):
         if report.outcome == "ok":
             assert report.rows_left == 0
 
+    @late
     @rule(deadline_s=st.sampled_from((0.0, 1.0, 60.0)), waits=st.booleans())
     def stop(self, deadline_s: float, waits: bool) -> None:
         self.may_abandon = True
@@ -259,7 +269,7 @@ class RandomHistory(RuleBasedStateMachine):
 
         self.run(stop())
 
-    @precondition(lambda self: self.rig.writer.stats().counts.accepted > 20)
+    @late
     @rule()
     def close_now(self) -> None:
         self.may_abandon = True
@@ -269,6 +279,7 @@ class RandomHistory(RuleBasedStateMachine):
 
     @invariant()
     def the_books_balance(self) -> None:
+        self.steps += 1
         stats = self.rig.writer.stats()
         self.rig.check()
         counts = stats.counts
@@ -277,6 +288,7 @@ class RandomHistory(RuleBasedStateMachine):
         if stats.state in ("new", "running", "draining"):
             assert stats.queue_rows <= self.max_queue_rows
         assert counts.dead_lettered == len(self.rig.box.letters)
+        assert self.may_abandon or not counts.abandoned, "only a stop may give a row up"
         for name in SETTLED:
             assert getattr(counts, name) >= self.settled[name], f"{name} was taken back"
             self.settled[name] = getattr(counts, name)

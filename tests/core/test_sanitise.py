@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -123,6 +124,25 @@ def test_keys_that_do_not_fit_are_left_out_and_counted() -> None:
     kept = json.loads(tags)
     assert kept["small"] == 1
     assert kept["…"] == 10 - (len(kept) - 2)
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {f"key{number}": number for number in range(300_000)},
+        {"one": [[number] for number in range(300_000)]},
+        {"one": {f"key{number}": {"a": number} for number in range(300_000)}},
+    ],
+    ids=["many keys", "a long list", "a large object"],
+)
+def test_tags_of_any_size_are_cut_at_once_and_hold_up_nobody(tags: dict[str, Any]) -> None:
+    """A body may be 32 MiB: what took minutes for ten thousand keys stopped the whole gateway."""
+    began = time.monotonic()
+    text = tags_text(tags)
+
+    assert time.monotonic() - began < 2, "milliseconds; the bound has ample slack"
+    assert text is not None and len(text.encode()) <= MAX_TAGS
+    assert isinstance(json.loads(text), dict)
 
 
 def test_numbers_that_json_or_a_database_lacks_become_text() -> None:
