@@ -40,5 +40,5 @@ def provider_ending(error: ProviderError) -> Ending:
         end_reason=error.end_reason,
         status_code=error.status,
         error_code=error.code,
-        error_message=error.message,
+        error_message=error.summary,
     )

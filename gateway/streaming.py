@@ -98,7 +98,9 @@ class Relay:
                 if self.call.see(event):
                     return await self._end(response, COMPLETE, event.raw)
                 if event.is_error:
-                    raise ProviderFailed(event.error_message or "The provider's stream ended with an error.")
+                    raise ProviderFailed(
+                        "The provider's stream ended with an error.", said=event.error_message
+                    )
                 if self.shows_usage or not event.is_usage_only:
                     await response.write(event.raw)
         except ProviderError as error:

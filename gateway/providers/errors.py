@@ -1,7 +1,8 @@
 """Every way in which a provider fails a call. Callers branch on the class, never on the text.
 
-``status`` and ``code`` are what our client gets, ``message`` is fit for it and for the row: redacted and
-short. ``headers`` holds Retry-After or nothing.
+``status`` and ``code`` are what our client gets, and ``message``: what the provider said, redacted and short.
+``summary`` is for the row, in words of ours alone: a provider may quote the prompt, and no prompt is stored.
+``headers`` holds Retry-After or nothing.
 """
 
 from __future__ import annotations
@@ -19,17 +20,18 @@ class ProviderError(Exception):
     code: str
     end_reason: Literal["provider_error", "timeout"] = "provider_error"
 
-    def __init__(self, message: str, retry_after: str | None = None) -> None:
-        super().__init__(message[:MAX_MESSAGE])
-        self.message = message[:MAX_MESSAGE]
+    def __init__(self, summary: str, retry_after: str | None = None, *, said: str = "") -> None:
+        super().__init__(summary)
+        self.summary = summary
+        self.message = (said or summary)[:MAX_MESSAGE]
         self.headers: dict[str, str] = {} if retry_after is None else {"Retry-After": retry_after}
 
 
 class ProviderRejected(ProviderError):
     """The provider refused this call: its 400, 404, 422 or 429, passed on."""
 
-    def __init__(self, status: int, message: str, retry_after: str | None = None) -> None:
-        super().__init__(message, retry_after)
+    def __init__(self, status: int, summary: str, retry_after: str | None = None, *, said: str = "") -> None:
+        super().__init__(summary, retry_after, said=said)
         self.status = status
         self.code = REJECTION_CODES[status]
 

@@ -117,16 +117,16 @@ class OpenAiProvider:
         payload = _object_in(body)
         if is_error(payload):
             text = error_message(payload, self._api_key)
-            raise ProviderFailed(text or "The provider answered with an error.")
+            raise ProviderFailed("The provider answered with an error.", said=text)
         return Answer(response.status, body, _JSON, read_usage(payload.get("usage")))
 
 
 def _refusal(status: int, text: str, retry_after: str | None) -> ProviderError:
     if status in REJECTION_CODES:
-        return ProviderRejected(status, text or f"The provider refused the call ({status}).", retry_after)
+        return ProviderRejected(status, f"The provider refused the call ({status}).", retry_after, said=text)
     if status in (401, 403):  # what it says of our own credentials is the operator's business
         return ProviderFailed(f"The provider refused the gateway's credentials ({status}).", retry_after)
-    return ProviderFailed(text or f"The provider failed ({status}).", retry_after)
+    return ProviderFailed(f"The provider failed ({status}).", retry_after, said=text)
 
 
 def _object_in(body: bytes) -> dict[str, Any]:

@@ -65,7 +65,7 @@ async def test_what_the_client_can_act_on_is_passed_on(gateway, stage, status, c
     row = await gateway.row()
     assert str(row.id) == response.headers["x-usage-id"]
     assert ending(row) == ("error", "provider_error", status, code)
-    assert row.error_message == "not with [redacted]"
+    assert row.error_message == f"The provider refused the call ({status}).", "it may have quoted the prompt"
     assert usage(row) == NOTHING_KNOWN
     assert (row.stream, row.ttft_ms) == (stream, None)
 
@@ -84,7 +84,7 @@ async def test_any_other_refusal_is_a_bad_gateway(gateway, stage, status, stream
     row = await gateway.row()
     assert str(row.id) == response.headers["x-usage-id"]
     assert ending(row) == ("error", "provider_error", 502, "provider_error")
-    assert row.error_message == error["message"]
+    assert str(status) in row.error_message and "not with" not in row.error_message
     assert len(stage.bodies) == 1, "a call that may have been paid for goes out once"
 
 
@@ -242,7 +242,7 @@ async def test_an_error_event_ends_the_stream_redacted(gateway, stage, sent, tol
     assert error["message"] == told
     row = await gateway.row()
     assert ending(row) == ("error", "provider_error", 200, "provider_error")
-    assert row.error_message == error["message"]
+    assert row.error_message == "The provider's stream ended with an error."
 
 
 async def test_a_silence_within_a_stream_is_a_timeout(gateways):
