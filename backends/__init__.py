@@ -1,6 +1,7 @@
 """Persistence of usage rows: record in, database row out. Knows nothing of HTTP.
 
-This is the door: what is named here is public, everything else may change.
+This is the door for those who write rows: what is named here is public. Those who write a sink build on
+``backends.sink``, ``record``, ``errors``, ``codec``, ``usage_query`` and ``testing``; all else may change.
 """
 
 from .admission import Place, Refused

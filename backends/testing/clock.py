@@ -20,8 +20,13 @@ MAX_THREAD_WAIT_S = 60.0
 """Real seconds after which a thread that does not come back is called stuck."""
 
 
+MAX_ROUNDS_AT_ONE_INSTANT = 100_000
+"""Rounds of the loop after which somebody who keeps it busy while no time passes is called out."""
+
+
 class WouldWaitForEver(RuntimeError):
-    """Every task waits, and no timer, thread or callback is left to wake one."""
+    """Every task waits, and no timer, thread or callback is left to wake one; or one that waits for nothing
+    keeps the loop busy, and no time can pass."""
 
 
 class VirtualClockLoop(asyncio.SelectorEventLoop):
@@ -34,6 +39,7 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._now = 0.0
         self._threads = 0
+        self._rounds = 0
         self.on_step: Callable[[], bool] | None = None
         super().__init__(_JumpingSelector(self))
 
@@ -62,9 +68,13 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
         self._threads -= 1
 
     def _step(self) -> bool:
+        self._rounds += 1
+        if self._rounds > MAX_ROUNDS_AT_ONE_INSTANT:
+            raise WouldWaitForEver(f"{self._rounds} rounds of the loop, and no time has passed: who spins?")
         return self.on_step is not None and self.on_step()
 
     def _jump(self, seconds: float) -> None:
+        self._rounds = 0 if seconds else self._rounds
         self._now += seconds
 
 
@@ -89,6 +99,7 @@ class _JumpingSelector(selectors.BaseSelector):
 
     def _wait_for_thread(self) -> list[tuple[selectors.SelectorKey, int]]:
         if ready := self._real.select(MAX_THREAD_WAIT_S):
+            self._loop._rounds = 0
             return ready
         raise WouldWaitForEver(f"a thread did not come back within {MAX_THREAD_WAIT_S:.0f} real seconds")
 

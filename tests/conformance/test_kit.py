@@ -93,6 +93,15 @@ def test_waiting_for_ever_is_an_error_and_no_hang() -> None:
         run_virtual(main())
 
 
+def test_spinning_while_no_time_can_pass_is_an_error_and_no_hang() -> None:
+    async def main() -> None:
+        while True:
+            await asyncio.sleep(0)
+
+    with pytest.raises(WouldWaitForEver, match="who spins"):
+        run_virtual(main())
+
+
 @virtual_clock
 async def test_fixtures_reach_a_test_on_the_virtual_clock(tmp_path: Path) -> None:
     assert tmp_path.name
