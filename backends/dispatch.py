@@ -94,7 +94,7 @@ class Dispatcher:
         if self.is_halted:
             return None
         if not self._ignores_breaker and self.breaker.state != "closed":
-            return self.breaker.probe_at if self.breaker.state == "open" else None
+            return self.breaker.probe_at if self.breaker.state == "open" and self._can_probe else None
         times = [job.not_before for job in self._waiting]
         if head := self._ledger.queue_head:
             times.append(head.accepted_at + self._linger_s)
@@ -256,6 +256,11 @@ class Dispatcher:
             self.degraded.setdefault("sink_down", code)
         if self._last_chance:
             self.is_hopeless = True
+
+    @property
+    def _can_probe(self) -> bool:
+        """While draining only rows are a probe; a row that comes later wakes us."""
+        return not self._draining or bool(self._waiting) or self._ledger.queue_head is not None
 
     # --- choosing
 
