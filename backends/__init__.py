@@ -26,13 +26,25 @@ from .reports import FlushReport, StopReport, WriterObserver, WriterStats
 from .sanitise import tags_text
 from .single import SingleLogWriter
 from .sink import LogSink, SinkOptions, UsageReader
-from .usage_query import FILTER_COLUMNS, MAX_PAGE_ROWS, Cursor, UsagePage, UsageQuery
+from .usage_query import (
+    FILTER_COLUMNS,
+    GROUP_COLUMNS,
+    GROUP_TIMES,
+    MAX_PAGE_ROWS,
+    Cursor,
+    SummaryQuery,
+    SummaryRow,
+    UsagePage,
+    UsageQuery,
+)
 from .writer import BatchLogWriter
 
 __all__ = [
     "DEFAULT_FOLDER",
     "DEFAULT_MAX_BYTES",
     "FILTER_COLUMNS",
+    "GROUP_COLUMNS",
+    "GROUP_TIMES",
     "MAX_PAGE_ROWS",
     "BackendsError",
     "BatchLogWriter",
@@ -59,6 +71,8 @@ __all__ = [
     "StopReport",
     "Strategy",
     "StrategyError",
+    "SummaryQuery",
+    "SummaryRow",
     "UsagePage",
     "UsageQuery",
     "UsageReader",

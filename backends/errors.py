@@ -43,7 +43,7 @@ class SinkDriverMissing(StrategyError):
 
 
 class SinkError(BackendsError):
-    """What a sink may raise from ``write``, ``ping`` and ``record_boot``: one of the four classes below.
+    """What a sink may raise from any of its calls: one of the four classes below.
 
     ``code`` is short and stable (an SQLSTATE, an error number's name); the message carries no row's text
     and no secret.

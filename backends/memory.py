@@ -15,7 +15,8 @@ from uuid import UUID
 from .errors import Rejection, SinkRowsRejected
 from .record import COLUMNS, Batch, Boot, UsageRecord
 from .sink import Capabilities, Committed, SinkOptions
-from .usage_query import Cursor, UsagePage, UsageQuery
+from .summary import summarise
+from .usage_query import Cursor, SummaryQuery, SummaryRow, UsagePage, UsageQuery
 
 
 @dataclass(slots=True)
@@ -73,6 +74,9 @@ class MemorySink:
     def abort(self) -> None:
         return None
 
+    async def migrate(self) -> None:
+        return None
+
     async def record_boot(self, boot: Boot) -> None:
         known = self.database.boots.get(boot.id)
         self.database.boots[boot.id] = _merged(known, boot) if known else boot
@@ -83,6 +87,10 @@ class MemorySink:
         page = tuple(rows[: query.limit])
         is_last = len(rows) <= query.limit
         return UsagePage(page, None if is_last else Cursor(page[-1].timestamp, page[-1].id))
+
+    async def summarise_usage(self, query: SummaryQuery) -> tuple[SummaryRow, ...]:
+        every = UsageQuery(start=query.start, end=query.end, filters=query.filters)
+        return summarise((row for row in self.database.rows.values() if _matches(row, every)), query)
 
 
 def _refusal(row: UsageRecord) -> Rejection | None:

@@ -21,7 +21,10 @@ Kind: TypeAlias = Literal["batch", "single", "noop"]
 DISTRIBUTION = "tallygate"
 ENTRY_POINT_GROUP = "tallygate.sinks"
 BUILT_IN: Mapping[str, str] = {
+    "clickhouse": ".clickhouse:ClickHouseSink",
+    "mongo": ".mongo:MongoSink",
     "memory": ".memory:MemorySink",
+    "postgres": ".postgres:PostgresSink",
     "sqlite": ".sqlite:SqliteSink",
 }
 """Name to ``module:Class``; a leading dot means a module of this package."""

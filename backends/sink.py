@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 from pydantic import BaseModel, ConfigDict
 
 from .record import Batch, Boot
-from .usage_query import UsagePage, UsageQuery
+from .usage_query import SummaryQuery, SummaryRow, UsagePage, UsageQuery
 
 
 class SinkOptions(BaseModel):
@@ -84,6 +84,17 @@ class LogSink(Protocol):
         follows. May be called again."""
         ...
 
+    async def migrate(self) -> None:
+        """Create the schema or bring it up to this program's; returning means it is there and fits.
+
+        May be repeated, also by several processes at once; changes no row. Raises as ``write`` does:
+        ``SinkFatal`` for a schema of a newer program and for tables that are not ours. A sink whose
+        ``Options`` have ``migrate`` (default true) does this by itself when it is first used; told not to,
+        every other call on a database without the schema raises ``SinkFatal`` with the code
+        ``schema_missing`` and a message that names ``tallygate migrate``. May be cancelled.
+        """
+        ...
+
     async def record_boot(self, boot: Boot) -> None:
         """Store or update ``boot`` in ``usage_boots``, by its id. Idempotent; a close is never undone by
         a start that arrives late. Raises as ``write`` does."""
@@ -97,4 +108,9 @@ class UsageReader(Protocol):
     async def read_usage(self, query: UsageQuery) -> UsagePage:
         """Rows that match ``query``, newest first by (timestamp, id). Raises as ``write`` does.
         May be repeated and cancelled."""
+        ...
+
+    async def summarise_usage(self, query: SummaryQuery) -> tuple[SummaryRow, ...]:
+        """The groups of the rows that match ``query``, in the order of ``summary.sort_key``. Raises as
+        ``write`` does. May be repeated and cancelled."""
         ...

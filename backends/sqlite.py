@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -20,13 +21,14 @@ from typing import Any, ClassVar, Self
 
 from pydantic import Field, field_validator
 
-from .codec import from_json, timestamp_text, to_json
+from .codec import timestamp_text, to_json
 from .errors import SinkBatchRejected, SinkError, SinkFatal, SinkRetryable
 from .lane import DatabaseFile, Lane
 from .record import COLUMNS, Batch, Boot, UsageRecord
 from .sink import Capabilities, Committed, SinkOptions
+from .sqlite_reads import page_statement, read_page, read_summary, summary_statements
 from .statements import statements
-from .usage_query import FILTER_COLUMNS, Cursor, UsagePage, UsageQuery
+from .usage_query import SummaryQuery, SummaryRow, UsagePage, UsageQuery
 
 SCHEMA_VERSION = 1
 _LOCK_POLL_S = 0.01
@@ -35,10 +37,12 @@ _SQL = statements("sqlite")
 
 class SqliteOptions(SinkOptions):
     """``path``: the database file; its folder is made when missing. ``busy_timeout_s``: how long a call
-    waits while another process writes, and the longest that closing takes."""
+    waits while another process writes, and the longest that closing takes. ``migrate``: make or upgrade the
+    schema when the file is first used; without it, only ``migrate()`` does."""
 
     path: Path = Path("./data/usage.db")
     busy_timeout_s: float = Field(default=1.0, gt=0, le=60)
+    migrate: bool = True
 
     @field_validator("path")
     @classmethod
@@ -49,17 +53,23 @@ class SqliteOptions(SinkOptions):
 
 
 class SqliteSink:
-    """One thread writes, another one reads, each with a connection that no other thread uses."""
+    """One thread writes, another one reads, a third migrates when told to, each with a connection that no
+    other thread uses."""
 
     Options: ClassVar[type[SinkOptions]] = SqliteOptions
     capabilities: ClassVar[Capabilities] = Capabilities()
     batching_defaults: ClassVar[Mapping[str, Any]] = {"flush_concurrency": 1}
 
     def __init__(self, options: SqliteOptions) -> None:
-        file = DatabaseFile(options.path)
-        connect = partial(_connect, file.path, options.busy_timeout_s)
-        self._writer = Lane("sqlite-writer", file, connect, _translated, patience_s=options.busy_timeout_s)
-        self._reader = Lane("sqlite-reader", file, connect, _translated, patience_s=options.busy_timeout_s)
+        self._file = DatabaseFile(options.path)
+        self._patience_s = options.busy_timeout_s
+        self._writer = self._lane("sqlite-writer", migrates=options.migrate)
+        self._reader = self._lane("sqlite-reader", migrates=options.migrate)
+        self._migrator = self._lane("sqlite-migrator", migrates=True)
+
+    def _lane(self, name: str, *, migrates: bool) -> Lane[sqlite3.Connection]:
+        connect = partial(_connect, self._file.path, self._patience_s, migrates)
+        return Lane(name, self._file, connect, _translated, patience_s=self._patience_s)
 
     @classmethod
     @asynccontextmanager
@@ -68,7 +78,7 @@ class SqliteSink:
         try:
             yield sink
         finally:
-            await asyncio.gather(sink._writer.close(), sink._reader.close())
+            await asyncio.gather(*(lane.close() for lane in sink._lanes))
 
     async def write(self, batch: Batch) -> Committed:
         """As the contract says. Cancelled, the thread finishes the transaction that it has begun; one that
@@ -82,27 +92,42 @@ class SqliteSink:
 
     def abort(self) -> None:
         """As the contract says. Any thread may call it; a call that waits for a lock ends by its timeout."""
-        self._writer.abort()
-        self._reader.abort()
+        for lane in self._lanes:
+            lane.abort()
+
+    async def migrate(self) -> None:
+        """As the contract says. Cancelled, the thread finishes what it has begun."""
+        await self._migrator.run(_ensure_schema)
 
     async def record_boot(self, boot: Boot) -> None:
         await self._writer.run(lambda connection: _upsert_boot(connection, boot))
 
     async def read_usage(self, query: UsageQuery) -> UsagePage:
         """As the contract says. Raises ``ValueError`` for a filter that is none of ``FILTER_COLUMNS``."""
-        sql, values = _page_statement(query)
-        return await self._reader.run(lambda connection: _read_page(connection, sql, values, query.limit))
+        sql, values = page_statement(query)
+        return await self._reader.run(lambda connection: read_page(connection, sql, values, query.limit))
+
+    async def summarise_usage(self, query: SummaryQuery) -> tuple[SummaryRow, ...]:
+        """As the contract says. Raises ``ValueError`` for a filter or a grouping that there is not."""
+        sql = summary_statements(query)
+        return await self._reader.run(lambda connection: read_summary(connection, sql, query.group_by))
+
+    @property
+    def _lanes(self) -> tuple[Lane[sqlite3.Connection], ...]:
+        return self._writer, self._reader, self._migrator
 
 
 # --- connecting
 
 
-def _connect(path: str, busy_timeout_s: float) -> sqlite3.Connection:
+def _connect(path: str, busy_timeout_s: float, migrates: bool) -> sqlite3.Connection:
+    if not migrates and not os.path.exists(path):  # connecting would make it
+        raise _schema_missing(f"there is no file {path}")
     connection = sqlite3.connect(path, timeout=busy_timeout_s, isolation_level=None)
     try:
         _use_wal(connection, time.monotonic() + busy_timeout_s)
         connection.execute("PRAGMA synchronous=FULL")
-        _ensure_schema(connection)
+        _ensure_schema(connection) if migrates else _need_schema(connection)
     except BaseException:
         connection.close()
         raise
@@ -129,6 +154,16 @@ def _ensure_schema(connection: sqlite3.Connection) -> None:
             if _schema_version(connection) < SCHEMA_VERSION:  # no other process was faster
                 _create_schema(connection)
     _check_columns(connection)
+
+
+def _need_schema(connection: sqlite3.Connection) -> None:
+    if (version := _schema_version(connection)) < SCHEMA_VERSION:
+        raise _schema_missing(f"the file has {f'schema {version}' if version else 'no schema'} of ours")
+    _check_columns(connection)
+
+
+def _schema_missing(found: str) -> SinkFatal:
+    return SinkFatal("schema_missing", f"{found}; run: tallygate migrate")
 
 
 def _schema_version(connection: sqlite3.Connection) -> int:
@@ -211,42 +246,6 @@ def _upsert_boot(connection: sqlite3.Connection, boot: Boot) -> None:
     }
     with _transaction(connection):
         connection.execute(_SQL["record_boot"], values)
-
-
-def _page_statement(query: UsageQuery) -> tuple[str, list[Any]]:
-    conditions: list[str] = []
-    values: list[Any] = []
-    for column, value in query.filters:
-        if column not in FILTER_COLUMNS:
-            raise ValueError(f"usage rows cannot be filtered by {column!r}")
-        conditions.append(f"{column} = ?")
-        values.append(value)
-    if query.start:
-        conditions.append("timestamp >= ?")
-        values.append(timestamp_text(query.start))
-    if query.end:
-        conditions.append("timestamp < ?")
-        values.append(timestamp_text(query.end))
-    if query.after:
-        conditions.append("(timestamp, id) < (?, ?)")
-        values += [timestamp_text(query.after.timestamp), str(query.after.id)]
-    where = f"\nWHERE {' AND '.join(conditions)}" if conditions else ""
-    one_more = query.limit + 1  # tells whether there is a next page
-    return f"{_SQL['select_rows']}{where}\nORDER BY timestamp DESC, id DESC\nLIMIT ?", [*values, one_more]
-
-
-def _read_page(connection: sqlite3.Connection, sql: str, values: list[Any], limit: int) -> UsagePage:
-    found = connection.execute(sql, values).fetchall()
-    rows = tuple(_record(each) for each in found[:limit])
-    is_last = len(found) <= limit
-    return UsagePage(rows, None if is_last else Cursor(rows[-1].timestamp, rows[-1].id))
-
-
-def _record(row: tuple[Any, ...]) -> UsageRecord:
-    try:
-        return from_json(dict(zip(COLUMNS, row, strict=True)))
-    except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        raise SinkFatal("row_unreadable", f"the row {row[0]} was changed by another program") from error
 
 
 # --- errors

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from uuid import UUID
 
 from .record import UsageRecord
@@ -53,3 +54,43 @@ class UsagePage:
 
     rows: tuple[UsageRecord, ...]
     cursor: Cursor | None = None
+
+
+GROUP_COLUMNS = ("user_id", "api_key_id", "provider", "model", "endpoint", "status")
+GROUP_TIMES = ("hour", "day", "month")
+"""Beside the columns: the start of the row's hour, day or month in UTC."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SummaryQuery:
+    """Rows as in ``UsageQuery``, added up per group. ``group_by`` holds names of ``GROUP_COLUMNS`` and
+    ``GROUP_TIMES``; without any there is one group, also of no rows."""
+
+    start: datetime | None = None
+    end: datetime | None = None
+    filters: tuple[tuple[str, str], ...] = ()
+    group_by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SummaryRow:
+    """One group. ``key`` has a value per name in ``group_by``, None where the rows have none; times are
+    datetimes in UTC.
+
+    ``calls``, ``errors`` (status ``error``) and the latencies leave out ``absorbed`` rows; tokens and cost
+    count them. Unknown tokens and costs add nothing: ``cost`` is exact, with nine places. The latencies are
+    milliseconds by nearest rank: the smallest with at least that share of the calls at or below it.
+    """
+
+    key: tuple[str | datetime | None, ...]
+    calls: int
+    errors: int
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    cached_tokens: int
+    reasoning_tokens: int
+    cost: Decimal
+    latency_p50_ms: float | None
+    latency_p95_ms: float | None
+    latency_p99_ms: float | None

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import Phase, settings
+from hypothesis import HealthCheck, Phase, settings
 
 import backends
 import gateway
 from backends.testing.rig import SEED
 
+# Lets tests import their helpers: ``from servers.base import Server`` is tests/servers/base.py.
+sys.path.insert(0, str(Path(__file__).parent))
+
 COPY_UNDER_TEST = "TALLYGATE_COPY_UNDER_TEST"
 """Set by those who run cases against a copy of the source: the folder that both packages must come from."""
 
-settings.register_profile("fixed", deadline=None, database=None, print_blob=True)
+# A busy machine is slow to make up examples; that says nothing about the code under test.
+settings.register_profile(
+    "fixed", deadline=None, database=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.register_profile("wide", settings.get_profile("fixed"), max_examples=1000)
 # For those who only want to know whether something fails, soon.
 settings.register_profile(

@@ -78,3 +78,29 @@ SELECT
     provider, model, status_code, error_code, error_message, stream, prompt_tokens, completion_tokens,
     total_tokens, cached_tokens, reasoning_tokens, usage_source, cost, latency_ms, ttft_ms, tags
 FROM usage_logs;
+
+-- name: sum_groups
+-- Sums in two halves of 32 bits: the sum of two numbers may need more than the 64 bits that SQLite adds with.
+SELECT
+    {keys},
+    count(*) FILTER (WHERE status <> 'absorbed'),
+    count(*) FILTER (WHERE status = 'error'),
+    count(latency_ms) FILTER (WHERE status <> 'absorbed'),
+    sum(prompt_tokens >> 32), sum(prompt_tokens & 0xffffffff),
+    sum(completion_tokens >> 32), sum(completion_tokens & 0xffffffff),
+    sum(total_tokens >> 32), sum(total_tokens & 0xffffffff),
+    sum(cached_tokens >> 32), sum(cached_tokens & 0xffffffff),
+    sum(reasoning_tokens >> 32), sum(reasoning_tokens & 0xffffffff),
+    sum(nanos >> 32), sum(nanos & 0xffffffff)
+FROM (SELECT *, CAST(replace(cost, '.', '') AS INTEGER) AS nanos FROM usage_logs){where}{group_by};
+
+-- name: rank_latencies
+SELECT * FROM (
+    SELECT
+        {keys},
+        row_number() OVER (PARTITION BY {keys} ORDER BY latency_ms) AS rank,
+        latency_ms,
+        count(*) OVER (PARTITION BY {keys}) AS calls
+    FROM usage_logs{where}
+)
+WHERE rank IN ((calls * 50 + 99) / 100, (calls * 95 + 99) / 100, (calls * 99 + 99) / 100);

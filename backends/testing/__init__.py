@@ -24,6 +24,7 @@ from .faults import (  # noqa: E402
     refuse,
     slow,
 )
+from .naive import naive_rows, naive_summary  # noqa: E402
 from .records import (  # noqa: E402
     MOMENT,
     json_values,
@@ -34,6 +35,7 @@ from .records import (  # noqa: E402
     make_largest_record,
     make_record,
     make_records,
+    make_varied_records,
     money,
     nasty_texts,
     records,
@@ -66,7 +68,10 @@ __all__ = [
     "make_largest_record",
     "make_record",
     "make_records",
+    "make_varied_records",
     "money",
+    "naive_rows",
+    "naive_summary",
     "nasty_texts",
     "raising",
     "records",

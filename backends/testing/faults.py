@@ -19,7 +19,7 @@ from ..errors import Rejection, SinkBatchRejected, SinkFatal, SinkRetryable, Sin
 from ..memory import MemoryDatabase, MemoryOptions, MemorySink
 from ..record import Batch, Boot, UsageRecord
 from ..sink import Capabilities, Committed, LogSink, SinkOptions, UsageReader
-from ..usage_query import UsagePage, UsageQuery
+from ..usage_query import SummaryQuery, SummaryRow, UsagePage, UsageQuery
 
 Deliver: TypeAlias = Callable[[], Awaitable[Committed]]
 """Hands the batch to the real sink."""
@@ -44,15 +44,16 @@ class _Poison:
 
 
 class FaultySink:
-    """``inner`` behind a script. ``always`` is the fault that every write, ping and boot meets once the
-    script is empty; None: no fault. ``open`` gives one around a memory sink."""
+    """``inner`` behind a script. ``always`` is the fault that every write, ping, migration and boot meets
+    once the script is empty; None: no fault. ``open`` gives one around a memory sink."""
 
     Options: ClassVar[type[SinkOptions]] = MemoryOptions
     capabilities: ClassVar[Capabilities] = Capabilities()
     batching_defaults: ClassVar[Mapping[str, Any]] = {}
 
     read_usage: Callable[[UsageQuery], Awaitable[UsagePage]]
-    """There only if ``inner`` has it."""
+    summarise_usage: Callable[[SummaryQuery], Awaitable[tuple[SummaryRow, ...]]]
+    """Both there only if ``inner`` has them."""
 
     def __init__(self, inner: LogSink | None = None) -> None:
         self.inner = inner or MemorySink(MemoryDatabase())
@@ -69,6 +70,7 @@ class FaultySink:
         )
         if isinstance(self.inner, UsageReader):
             self.read_usage = self.inner.read_usage
+            self.summarise_usage = self.inner.summarise_usage
 
     @classmethod
     @asynccontextmanager
@@ -126,7 +128,7 @@ class FaultySink:
 
     async def ping(self) -> None:
         self.pings += 1
-        await self._meet(self.always, self._ping)
+        await self._meet(self.always, lambda: _without_rows(self.inner.ping()))
 
     def abort(self) -> None:
         """Counted; ends every ``hang`` that heeds it, and aborts the sink underneath."""
@@ -134,16 +136,11 @@ class FaultySink:
         self.aborted.set()
         self.inner.abort()
 
+    async def migrate(self) -> None:
+        await self._meet(self.always, lambda: _without_rows(self.inner.migrate()))
+
     async def record_boot(self, boot: Boot) -> None:
-        async def record() -> Committed:
-            await self.inner.record_boot(boot)
-            return Committed(0)
-
-        await self._meet(self.always, record)
-
-    async def _ping(self) -> Committed:
-        await self.inner.ping()
-        return Committed(0)
+        await self._meet(self.always, lambda: _without_rows(self.inner.record_boot(boot)))
 
     async def _meet(self, fault: Fault | None, deliver: Deliver) -> Committed:
         return await (fault(deliver) if fault else deliver())
@@ -191,6 +188,11 @@ class Gate:
         self.entered.set()
         await self.opened.wait()
         return answer or await deliver()
+
+
+async def _without_rows(call: Awaitable[None]) -> Committed:
+    await call
+    return Committed(0)
 
 
 def fail(code: str = "unavailable", *, ambiguous: bool = False, slow_down: bool = False) -> Fault:

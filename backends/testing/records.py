@@ -5,15 +5,25 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from random import Random
 from typing import Any
 
 from hypothesis import strategies as st
 from uuid_utils.compat import uuid7
 
-from ..record import MAX_ERROR_MESSAGE, MAX_TAGS, TEXT_LIMITS, Batch, UsageRecord
+from ..record import MAX_ERROR_MESSAGE, MAX_TAGS, TEXT_LIMITS, Batch, EndReason, Status, UsageRecord
 
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 """The time of records that name none."""
+
+_ENDS: tuple[tuple[Status, EndReason, int], ...] = (
+    ("success", "complete", 200),
+    ("success", "complete", 200),
+    ("error", "provider_error", 502),
+    ("cancelled", "client_disconnect", 499),
+    ("rejected", "rejected", 402),
+    ("absorbed", "timeout", 504),
+)
 
 nasty_texts: tuple[str, ...] = (
     "",
@@ -134,6 +144,13 @@ def make_records(count: int, **overrides: Any) -> tuple[UsageRecord, ...]:
     )
 
 
+def make_varied_records(count: int, seed: int = 1) -> tuple[UsageRecord, ...]:
+    """``count`` records as a gateway sees them in two months: several users, models and ends, unknown values
+    of every kind, times and latencies that occur twice. The same for the same seed, but for their ids."""
+    rng = Random(seed)
+    return tuple(_varied(rng, number) for number in range(count))
+
+
 def make_batch(count: int = 3, **overrides: Any) -> Batch:
     """A batch of ``make_records`` under a new id."""
     return Batch.of(make_records(count, **overrides))
@@ -181,6 +198,37 @@ def records() -> st.SearchStrategy[UsageRecord]:
         total_tokens=token_counts(),
         cost=st.none() | money(),
         tags=st.none() | text | json_values().map(_loose_json),
+    )
+
+
+def _varied(rng: Random, number: int) -> UsageRecord:
+    def maybe(value: Any) -> Any:
+        return None if rng.random() < 0.2 else value
+
+    status, end_reason, status_code = rng.choice(_ENDS)
+    prompt, completion = rng.randrange(5000), rng.randrange(2000)
+    return make_record(
+        request_id=f"req-{number}",
+        timestamp=MOMENT
+        + timedelta(minutes=rng.randrange(60 * 24 * 45), microseconds=rng.choice((0, 1, 999_999))),
+        endpoint=rng.choice(("/v1/chat/completions", "/v1/embeddings")),
+        status=status,
+        end_reason=end_reason,
+        status_code=status_code,
+        api_key_id=maybe(f"key-{rng.randrange(3)}"),
+        user_id=maybe(rng.choice(("ann", "Ann", "ann ", "bob", "zoë", "漢字", "o'hara", "%", ""))),
+        provider=maybe(rng.choice(("openai", "local"))),
+        model=maybe(rng.choice(("gpt-4o-mini", "fake", "Fake"))),
+        stream=rng.random() < 0.5,
+        prompt_tokens=maybe(prompt),
+        completion_tokens=maybe(completion),
+        total_tokens=maybe(prompt + completion),
+        cached_tokens=maybe(prompt // 2),
+        reasoning_tokens=maybe(completion // 3),
+        cost=maybe(Decimal(rng.randrange(10**9)).scaleb(-9)),
+        latency_ms=maybe(rng.choice((float(rng.randrange(50)), rng.random() * 3000))),
+        ttft_ms=maybe(rng.random() * 300),
+        tags=maybe(f'{{"n":{number}}}'),
     )
 
 

@@ -29,12 +29,15 @@ from .cases.lifecycle import LifecycleCases
 from .cases.reads import ReadCases
 from .cases.refusals import RefusalCases
 from .cases.round_trip import RoundTripCases
+from .cases.schema import SchemaCases
 from .cases.shape import ShapeCases
+from .cases.summaries import SummaryCases
 
 
 @pytest.mark.asyncio
 class SinkConformance(
     ShapeCases,
+    SchemaCases,
     RoundTripCases,
     IdempotenceCases,
     ErrorCases,
@@ -43,5 +46,6 @@ class SinkConformance(
     ReadCases,
     CoreCases,
     RefusalCases,
+    SummaryCases,
 ):
     """All groups. The hooks, and what each has to give, are those of ``cases.base.SinkCases``."""

@@ -226,7 +226,7 @@ async def test_faults_come_in_the_order_of_the_script_and_then_no_more() -> None
     assert sink.committed_ids() == {row.id for row in batch.rows}
 
 
-async def test_a_fault_that_lasts_hits_pings_too_until_it_is_healed() -> None:
+async def test_a_fault_that_lasts_hits_pings_and_migrations_too_until_it_is_healed() -> None:
     sink = FaultySink()
     sink.always = fail("down")
 
@@ -235,9 +235,12 @@ async def test_a_fault_that_lasts_hits_pings_too_until_it_is_healed() -> None:
             await sink.write(make_batch(1))
         with pytest.raises(SinkRetryable):
             await sink.ping()
+        with pytest.raises(SinkRetryable):
+            await sink.migrate()
     sink.heal()
 
     await sink.ping()
+    await sink.migrate()
     assert await sink.write(make_batch(1)) == Committed(1)
     assert sink.pings == 3
 
@@ -348,7 +351,7 @@ async def test_the_wrapped_sink_shines_through() -> None:
         capabilities = Capabilities(reads_usage=False)
         batching_defaults = {"flush_concurrency": 3}
         open = MemorySink.open
-        write = ping = record_boot = MemorySink.ping
+        write = ping = migrate = record_boot = MemorySink.ping
 
         def abort(self) -> None: ...
 

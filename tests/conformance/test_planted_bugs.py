@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 from uuid import uuid4
 
@@ -17,7 +18,7 @@ from backends.memory import MemoryOptions, MemorySink, memory_database
 from backends.record import Batch, Boot, UsageRecord
 from backends.sink import Capabilities, Committed
 from backends.testing import SinkConformance
-from backends.usage_query import UsagePage, UsageQuery
+from backends.usage_query import SummaryQuery, SummaryRow, UsagePage, UsageQuery
 
 
 class AcknowledgesBeforeItStores(MemorySink):
@@ -138,6 +139,42 @@ class ForgetsTheClose(MemorySink):
         self.database.boots.setdefault(boot.id, boot)
 
 
+class CountsWhatARetryHid(MemorySink):
+    async def summarise_usage(self, query: SummaryQuery) -> tuple[SummaryRow, ...]:
+        for row in self.database.rows.values():
+            self.database.rows[row.id] = replace(row, status=row.status.replace("absorbed", "error"))
+        return await super().summarise_usage(query)
+
+
+class AddsUpInFloats(MemorySink):
+    async def summarise_usage(self, query: SummaryQuery) -> tuple[SummaryRow, ...]:
+        rows = await super().summarise_usage(query)
+        return tuple(replace(row, cost=Decimal(float(row.cost) * (1 + 1e-16 * row.calls))) for row in rows)
+
+
+class IsOffByOneRank(MemorySink):
+    async def summarise_usage(self, query: SummaryQuery) -> tuple[SummaryRow, ...]:
+        rows = await super().summarise_usage(query)
+        return tuple(replace(row, latency_p95_ms=row.latency_p50_ms) for row in rows)
+
+
+class SummarisesEverything(MemorySink):
+    async def summarise_usage(self, query: SummaryQuery) -> tuple[SummaryRow, ...]:
+        return await super().summarise_usage(replace(query, filters=()))
+
+
+class TakesUnknownForEmpty(MemorySink):
+    async def summarise_usage(self, query: SummaryQuery) -> tuple[SummaryRow, ...]:
+        for row in self.database.rows.values():
+            self.database.rows[row.id] = replace(row, user_id=row.user_id or "")
+        return await super().summarise_usage(query)
+
+
+class LosesRowsWhenItMigrates(MemorySink):
+    async def migrate(self) -> None:
+        self.database.rows.clear()
+
+
 class HidesItsReadSide(MemorySink):
     capabilities = Capabilities(reads_usage=False)
 
@@ -179,6 +216,13 @@ PLANTED = [
     (SwallowsTheRefusal, "test_26_all_poison"),
     (StoresTheGoodRowsSilently, "test_accounting_when_rows_are_refused_at_random"),
     (ForgetsTheClose, "test_the_boot_of_a_run_has_its_last_number_in_the_sink"),
+    (CountsWhatARetryHid, "test_an_absorbed_row_costs_and_is_no_call"),
+    (AddsUpInFloats, "test_costs_add_up_without_a_trace_of_rounding"),
+    (IsOffByOneRank, "test_latencies_are_by_nearest_rank"),
+    (IsOffByOneRank, "test_every_grouping_adds_up_as_by_hand"),
+    (SummarisesEverything, "test_every_filter_and_time_narrows_as_by_hand"),
+    (TakesUnknownForEmpty, "test_unknown_and_empty_are_two_groups_and_unknown_comes_first"),
+    (LosesRowsWhenItMigrates, "test_migrating_again_changes_no_row"),
     (HidesItsReadSide, "test_the_read_side_is_as_declared"),
     (DeclaresAGapItLacks, "test_cost_keeps_its_digits_as_declared"),
     (TakesAnyOption, "test_options_refuse_an_unknown_key"),

@@ -25,7 +25,7 @@ from backends.record import COLUMNS, Boot, UsageRecord
 from backends.sink import Committed
 from backends.sqlite import SqliteOptions, SqliteSink
 from backends.testing import SinkConformance, make_batch
-from backends.usage_query import UsageQuery
+from backends.usage_query import SummaryQuery, UsageQuery
 
 SHORT_S = 0.05
 LETTER = "Dear friend, " * 200
@@ -147,6 +147,41 @@ async def test_a_table_with_other_columns_is_fatal(path: Path, statement: str) -
         await _write(path, 1)
 
     assert caught.value.code == "schema_differs"
+
+
+async def test_migrating_a_file_of_a_newer_program_or_with_other_columns_is_fatal(path: Path) -> None:
+    await _write(path, 2)
+    async with SqliteSink.open(SqliteOptions(path=path)) as sink:
+        change(path, "ALTER TABLE usage_logs ADD COLUMN extra TEXT")
+        with pytest.raises(SinkFatal, match="extra") as differs:
+            await sink.migrate()
+        change(path, "PRAGMA user_version = 2")
+        with pytest.raises(SinkFatal) as newer:
+            await sink.migrate()
+
+    assert (differs.value.code, newer.value.code) == ("schema_differs", "schema_newer")
+    assert len(query(path, "SELECT id FROM usage_logs")) == 2
+
+
+async def test_told_not_to_migrate_it_makes_neither_file_nor_table(path: Path) -> None:
+    async with SqliteSink.open(SqliteOptions(path=path, migrate=False)) as sink:
+        with pytest.raises(SinkFatal, match="no file"):
+            await sink.write(make_batch(1))
+        assert list(path.parent.iterdir()) == []
+        path.parent.joinpath(path.name).touch()
+        with pytest.raises(SinkFatal, match="no schema"):
+            await sink.write(make_batch(1))
+
+    assert query(path, "SELECT name FROM sqlite_master") == []
+
+
+async def test_many_processes_migrate_a_new_file_at_once(path: Path) -> None:
+    processes = [_start(MIGRATE, path) for _ in range(6)]
+
+    answers = [process.communicate(timeout=60)[0].strip() for process in processes]
+
+    assert answers == ["done"] * 6
+    assert query(path, "PRAGMA user_version")[0]["user_version"] == 1
 
 
 async def test_a_table_of_somebody_else_is_fatal_and_left_alone(path: Path) -> None:
@@ -356,6 +391,32 @@ async def test_a_filter_that_is_no_column_is_an_error_of_the_caller(path: Path) 
             await sink.read_usage(UsageQuery(filters=(("cost = 1 OR cost", "1"),)))
 
 
+@pytest.mark.parametrize("asked", [{"group_by": ("cost",)}, {"filters": (("1 = 1 --", "x"),)}])
+async def test_a_grouping_that_is_no_column_is_an_error_of_the_caller(path: Path, asked: Any) -> None:
+    async with SqliteSink.open(SqliteOptions(path=path)) as sink:
+        with pytest.raises(ValueError, match="usage rows cannot be"):
+            await sink.summarise_usage(SummaryQuery(**asked))
+
+
+async def test_a_summary_of_a_time_that_somebody_edited_is_fatal(path: Path) -> None:
+    async with SqliteSink.open(SqliteOptions(path=path)) as sink:
+        await sink.write(make_batch(1))
+        change(path, "UPDATE usage_logs SET timestamp = 'yesterday'")
+
+        with pytest.raises(SinkFatal, match="changed by another program"):
+            await sink.summarise_usage(SummaryQuery(group_by=("day",)))
+        assert (await sink.summarise_usage(SummaryQuery()))[0].calls == 1
+
+
+async def test_a_summary_is_of_one_moment_while_another_process_writes(path: Path) -> None:
+    async with SqliteSink.open(SqliteOptions(path=path, busy_timeout_s=SHORT_S)) as sink:
+        await sink.write(make_batch(3))
+        with locked(path):
+            (total,) = await sink.summarise_usage(SummaryQuery())
+
+    assert total.calls == 3
+
+
 async def test_a_row_that_somebody_edited_is_named(path: Path) -> None:
     async with SqliteSink.open(SqliteOptions(path=path)) as sink:
         batch = make_batch(1)
@@ -452,6 +513,12 @@ async def work(sink, path):
         await sink.write(batch)
         for row in batch.rows:
             print(row.id, flush=True)
+"""
+
+MIGRATE = """
+async def work(sink, path):
+    await sink.migrate()
+    print("done")
 """
 
 FILL_DISK = """

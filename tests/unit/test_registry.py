@@ -101,7 +101,10 @@ def test_the_built_in_sinks_are_found_by_name() -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(SinkNotFound, match=r"no sink is called 'postgress'; there are: memory, sqlite"):
+    with pytest.raises(
+        SinkNotFound,
+        match=r"no sink is called 'postgress'; there are: clickhouse, memory, mongo, postgres, sqlite",
+    ):
         SinkRegistry().load("postgress")
 
 
