@@ -1,0 +1,381 @@
+"""MongoDB, or another server that speaks its protocol, by way of motor or of PyMongo's own asyncio client.
+
+Takes batches, each one unordered insert; gives ``Committed`` once a majority of the servers has it in its
+journal. A row is one document whose ``_id`` is the row's id, so a row that is sent again is refused by the
+server, and that refusal is a success. Both drivers are used through the calls that they share, and no server
+is asked for more than plain inserts, updates, finds and indexes.
+
+A call that is cancelled is over for its caller and goes on without one, for ``timeout_s`` at most: its rows
+may be stored. Motor's calls run on threads that nobody can end; PyMongo's, ended in the wrong moment, leave
+sockets open or do not notice. So both are left alone until the sink closes or is told to abort.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from importlib.util import find_spec
+from inspect import isawaitable
+from typing import Any, ClassVar, Literal, Self, TypeAlias, TypeVar, cast
+
+from bson import Int64, encode
+from bson.binary import UuidRepresentation
+from bson.codec_options import CodecOptions
+from bson.errors import BSONError
+from bson.raw_bson import RawBSONDocument
+from pydantic import ConfigDict, Field, SecretStr, field_validator
+from pymongo import AsyncMongoClient, ReadPreference, WriteConcern
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.errors import (
+    BulkWriteError,
+    ConfigurationError,
+    DuplicateKeyError,
+    InvalidOperation,
+    OperationFailure,
+    PyMongoError,
+    ServerSelectionTimeoutError,
+)
+from pymongo.uri_parser import parse_uri
+
+from .calls import Calls, in_daemon_thread
+from .errors import Rejection, SinkBatchRejected, SinkFatal, SinkRetryable, SinkRowsRejected
+from .mongo_codes import FATAL, UNSTORABLE, code_text, server_error, settled
+from .mongo_documents import (
+    NEWEST_FIRST,
+    Document,
+    Unstorable,
+    document,
+    matching,
+    page,
+    partial_record,
+    readable,
+    summed_fields,
+)
+from .mongo_schema import BOOTS, VERSIONS, Schema
+from .record import Batch, Boot, UsageRecord
+from .sink import Capabilities, Committed, SinkOptions
+from .summary import Summary
+from .usage_query import Cursor, SummaryQuery, SummaryRow, UsagePage, UsageQuery
+
+_CLOSE_S = 0.5
+"""How long calls under way, and then the server, may take when we leave."""
+_SUMMARY_PAGE_ROWS = 5000
+_CODEC: CodecOptions[Document] = CodecOptions(
+    document_class=dict, tz_aware=True, uuid_representation=UuidRepresentation.STANDARD
+)
+_RAW = CodecOptions(document_class=RawBSONDocument, uuid_representation=UuidRepresentation.STANDARD)
+
+Client: TypeAlias = AsyncMongoClient[Document]
+Packed: TypeAlias = dict[int, RawBSONDocument]
+T = TypeVar("T")
+
+
+class MongoOptions(SinkOptions):
+    """``uri``: a connection string; what it says of write concern, retries and timeouts is overruled.
+    ``driver``: motor, or pymongo for PyMongo's asyncio client. ``retention_days``: rows older than that are
+    removed by the server; None keeps them. ``migrate``: make collection and indexes when first needed.
+    ``timeout_s``: the longest that one request takes, the choice of a server included; keep it below
+    ``attempt_timeout_s``. ``max_connections``: to each server."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    uri: SecretStr = SecretStr("mongodb://localhost")
+    database: str = Field(default="gateway", pattern=r"^[A-Za-z0-9_-]{1,63}$")
+    collection: str = Field(default="usage_logs", pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")
+    driver: Literal["motor", "pymongo"] = "motor"
+    retention_days: int | None = Field(default=None, ge=1, le=24_000)
+    migrate: bool = True
+    timeout_s: float = Field(default=8.0, ge=0.5, le=300)
+    max_connections: int = Field(default=10, ge=1, le=1000)
+
+    @field_validator("uri")
+    @classmethod
+    def _is_a_connection_string(cls, uri: SecretStr) -> SecretStr:
+        text = uri.get_secret_value()
+        if not text.startswith("mongodb+srv://"):  # the rest of those stands in the DNS
+            try:
+                parse_uri(text, warn=False)
+            except (ConfigurationError, ValueError) as error:  # whose texts tell names, not values
+                wrong = str(error).rstrip(".")
+                raise ValueError(f"is no connection string ({wrong}); write mongodb://HOST:27017") from None
+        return uri
+
+    @field_validator("collection")
+    @classmethod
+    def _is_free(cls, name: str) -> str:
+        if name in (BOOTS, VERSIONS):
+            raise ValueError(f"{name} is taken for the sink's own use; choose another name")
+        return name
+
+    @field_validator("driver")
+    @classmethod
+    def _is_installed(cls, driver: str) -> str:
+        if find_spec(driver) is None:
+            raise ValueError(f"{driver} is not installed; pip install 'tallygate[mongo]'")
+        return driver
+
+
+class MongoSink:
+    """One client, whose connections serve writes and reads alike; each call is a task of the sink's own."""
+
+    Options: ClassVar[type[SinkOptions]] = MongoOptions
+    capabilities: ClassVar[Capabilities] = Capabilities(atomic_batch=False)
+    batching_defaults: ClassVar[Mapping[str, Any]] = {}
+
+    def __init__(self, options: MongoOptions) -> None:
+        self._options = options
+        self._client, self._take_leave = _connect(options)
+        self._rows = self._collection(options.collection)
+        self._boots = self._collection(BOOTS)
+        self._schema = Schema(
+            self._rows,
+            self._collection(VERSIONS),
+            options.retention_days,
+            upsert=_upsert,
+            refusal=_refusal,
+        )
+        self._calls = Calls()
+        self._is_prepared = False
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, options: MongoOptions) -> AsyncIterator[Self]:
+        sink = cls(options)
+        try:
+            yield sink
+        finally:
+            await sink._close()
+
+    async def write(self, batch: Batch) -> Committed:
+        """As the contract says. Where rows are refused the others are stored, and the error tells so."""
+        packed, rejected = _packed(batch.rows)
+        stored, refused = Committed(0), dict[int, Rejection]()
+        if packed:
+            stored, refused = await self._run(self._insert(list(packed.values())))
+        indexes = list(packed)
+        rejected |= {indexes[at]: why for at, why in refused.items()}
+        if rejected:
+            raise SinkRowsRejected(rejected, stored)
+        return stored
+
+    async def ping(self) -> None:
+        """As the contract says: writes, to a majority, that the schema is what it is."""
+        await self._run(self._ping())
+
+    def abort(self) -> None:
+        """As the contract says. What motor's threads have begun they finish, within ``timeout_s``."""
+        self._calls.end()
+
+    async def migrate(self) -> None:
+        """As the contract says."""
+        await self._run(self._migrate())
+
+    async def record_boot(self, boot: Boot) -> None:
+        await self._run(self._record_boot(boot))
+
+    async def read_usage(self, query: UsageQuery) -> UsagePage:
+        """As the contract says. Raises ``ValueError`` for a filter that is none of ``FILTER_COLUMNS``."""
+        return page(await self._run(self._find(matching(query), query.limit + 1)), query.limit)
+
+    async def summarise_usage(self, query: SummaryQuery) -> tuple[SummaryRow, ...]:
+        """As the contract says, page by page: no server has to group, or to keep a cursor for long."""
+        return await self._run(self._summarise(query))
+
+    # --- calls
+
+    async def _run(self, call: Coroutine[Any, Any, T]) -> T:
+        """What ``call`` gives, in the contract's errors. After a fatal one the schema is looked at again."""
+        try:
+            with _translated():
+                return await self._calls.run(call)
+        except SinkFatal:
+            self._is_prepared = False
+            raise
+
+    async def _insert(self, documents: Sequence[Any]) -> tuple[Committed, dict[int, Rejection]]:
+        """How many were stored or were there, and which were refused, by index."""
+        await self._prepared()
+        try:
+            await self._rows.insert_many(documents, ordered=False)
+        except BulkWriteError as error:
+            answer: Mapping[str, Any] = error.details
+        except BSONError as error:  # too large for the server; nothing else is left to be found now
+            raise SinkBatchRejected(type(error).__name__) from None
+        else:
+            return Committed(len(documents)), {}
+        return settled(answer)  # outside, as the error holds the rows
+
+    async def _ping(self) -> None:
+        await self._prepared()
+        if not await self._schema.touch():  # somebody dropped the database, or migrated it
+            self._is_prepared = False
+            await self._prepared()
+
+    async def _migrate(self) -> None:
+        await self._schema.ensure(may_change=True)
+        self._is_prepared = True
+
+    async def _prepared(self) -> None:
+        """Look at the schema once, in the first call that needs it."""
+        if not self._is_prepared:
+            await self._schema.ensure(may_change=self._options.migrate)
+            self._is_prepared = True
+
+    async def _record_boot(self, boot: Boot) -> None:
+        await self._prepared()
+        close = {"closed_at": boot.closed_at, "last_seq": boot.last_seq}
+        told = {name: value for name, value in close.items() if value is not None}
+        unknown = dict.fromkeys(close.keys() - told)
+        change: Document = {"$setOnInsert": {"started_at": boot.started_at, **unknown}}
+        await _upsert(self._boots, boot.id, {**change, "$set": told} if told else change)
+
+    async def _find(self, condition: Document, rows: int, fields: Sequence[str] = ()) -> list[Document]:
+        """The newest ``rows`` documents that match."""
+        await self._prepared()
+        fields_only = dict.fromkeys(fields, 1) or None
+        in_order = list(NEWEST_FIRST)
+        cursor = self._rows.find(condition, fields_only, sort=in_order, limit=rows, batch_size=rows)
+        return await cursor.to_list(rows)
+
+    async def _summarise(self, query: SummaryQuery) -> tuple[SummaryRow, ...]:
+        summary, fields = Summary(query), summed_fields(query)
+        after: Cursor | None = None
+        while True:
+            part = UsageQuery(start=query.start, end=query.end, filters=query.filters, after=after)
+            found = await self._find(matching(part), _SUMMARY_PAGE_ROWS, fields)
+            rows = [readable(partial_record, each) for each in found]
+            for row in rows:
+                summary.add(row)
+            if len(rows) < _SUMMARY_PAGE_ROWS:
+                return summary.rows()
+            after = Cursor(rows[-1].timestamp, rows[-1].id)
+
+    async def _close(self) -> None:
+        """Let go of calls and client, in bounded time."""
+        await self._calls.close(_CLOSE_S)
+        leaving = asyncio.ensure_future(self._take_leave())
+        await asyncio.wait({leaving}, timeout=_CLOSE_S)
+        if leaving.cancel():  # the server does not answer; told again, the driver does not wait for it
+            await asyncio.wait({leaving}, timeout=_CLOSE_S)
+            rest: object = self._client.close()
+            if isawaitable(rest):
+                await rest
+
+    # --- connecting
+
+    def _collection(self, name: str) -> AsyncCollection[Document]:
+        """``name``, with what has to hold for each of its reads and writes. There is no ``wtimeout``: with
+        ``timeoutMS`` the driver leaves it out, and bounds the wait for the majority like everything else."""
+        return self._client[self._options.database].get_collection(
+            name,
+            codec_options=_CODEC,
+            write_concern=WriteConcern(w="majority", j=True),
+            read_preference=ReadPreference.PRIMARY,
+        )
+
+
+def _connect(options: MongoOptions) -> tuple[Client, Callable[[], Awaitable[None]]]:
+    """A client that has not connected yet, and how it says goodbye to its server."""
+    uri, settings = options.uri.get_secret_value(), _client_settings(options)
+    if options.driver == "pymongo":
+        client: Client = AsyncMongoClient(uri, **settings)
+        return client, client.close
+    from motor.motor_asyncio import AsyncIOMotorClient  # who uses the other driver need not have it
+
+    motor: Any = AsyncIOMotorClient(uri, io_loop=asyncio.get_running_loop(), **settings)
+    # Its close() is synchronous, and would hold the loop for as long as the server takes to answer.
+    return cast("Client", motor), partial(in_daemon_thread, motor.close)
+
+
+def _client_settings(options: MongoOptions) -> dict[str, Any]:
+    """Said outright, whatever driver, version and connection string prefer. The drivers retry nothing: the
+    core does, one batch at a time and with pauses, and ``_id`` makes that safe. Under ``timeoutMS`` theirs
+    would go on for all of that time, and several calls at once keep each other from a server that is back."""
+    timeout_ms = round(options.timeout_s * 1000)
+    return {
+        "appname": "tallygate",
+        "connect": False,
+        "connectTimeoutMS": timeout_ms,
+        "maxPoolSize": options.max_connections,
+        "retryReads": False,
+        "retryWrites": False,
+        "serverSelectionTimeoutMS": timeout_ms,
+        "timeoutMS": timeout_ms,
+        "tz_aware": True,
+        "uuidRepresentation": "standard",
+    }
+
+
+async def _upsert(collection: Any, key: Any, change: Document) -> None:
+    try:
+        await collection.update_one({"_id": key}, change, upsert=True)
+    except DuplicateKeyError:  # another process was faster, and now there is something to update
+        await collection.update_one({"_id": key}, change, upsert=True)
+
+
+# --- rows
+
+
+def _packed(rows: Sequence[UsageRecord]) -> tuple[Packed, dict[int, Rejection]]:
+    """The rows as bytes, by index, and those that cannot be. Packed here and not by the driver, which names
+    no culprit and may have sent the rows before it."""
+    packed: Packed = {}
+    rejected: dict[int, Rejection] = {}
+    for index, row in enumerate(rows):
+        try:
+            packed[index] = _pack(document(row))
+        except Unstorable as error:
+            rejected[index] = Rejection(error.code, error.column)
+        except (BSONError, OverflowError, ValueError) as error:  # UnicodeEncodeError is a ValueError
+            rejected[index] = Rejection(type(error).__name__)
+    return packed, rejected
+
+
+def _pack(values: Document) -> RawBSONDocument:
+    for name in ("cost", "timestamp_us"):  # one type for a column, however small the number
+        if values[name] is not None:
+            values[name] = Int64(values[name])
+    return RawBSONDocument(encode(values, codec_options=_CODEC), _RAW)
+
+
+# --- errors
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """What the driver raises, as one of the contract's errors."""
+    try:
+        yield
+    except OperationFailure as error:
+        if error.code in UNSTORABLE:
+            raise SinkBatchRejected(_code(error)) from None
+        raise server_error(error.code, _name(error)) from None  # the error quotes the command
+    except ServerSelectionTimeoutError as error:
+        raise SinkRetryable("no_server", _brief(error), ambiguous=False) from error
+    except ConfigurationError as error:
+        raise SinkFatal(type(error).__name__, _brief(error)) from error
+    except InvalidOperation as error:
+        raise SinkRetryable("closing", "the sink is closing", ambiguous=True) from error
+    except (PyMongoError, OSError) as error:
+        raise SinkRetryable(type(error).__name__, _brief(error), ambiguous=True) from error
+
+
+def _refusal(error: Exception) -> str | None:
+    """The code of an error that comes again whenever the same is asked."""
+    return _code(error) if isinstance(error, OperationFailure) and error.code in FATAL else None
+
+
+def _code(error: OperationFailure) -> str:
+    return code_text(error.code, _name(error))
+
+
+def _name(error: OperationFailure) -> object:
+    return (error.details or {}).get("codeName")
+
+
+def _brief(error: Exception) -> str:
+    """The beginning of a text that goes on about the topology."""
+    return re.split(r"[,(<]", str(error), maxsplit=1)[0].strip()[:200]
