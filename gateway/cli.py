@@ -19,6 +19,7 @@ import yaml
 from backends import SinkError, sinks
 
 from .app import closing_within
+from .commands import add_commands
 from .logging_setup import set_up_logging
 from .sections import CLOSING_S
 from .serve import serve, serve_as_worker
@@ -45,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         return EXIT_CONFIGURATION
+    if run := getattr(arguments, "run", None):
+        return int(run(settings, arguments))
     return _check(settings, arguments.connect) if arguments.command == "check" else _serve(settings)
 
 
@@ -70,19 +73,23 @@ def _run(program: Coroutine[Any, Any, int], address: str) -> int:
         except Exception:  # the interpreter's own traceback would show what the error says
             log.exception("serve_failed")
             status = 1
-        _end_here_if_a_thread_hangs(status)
+        _end_soon(status)
     return status
 
 
-def _end_here_if_a_thread_hangs(status: int) -> None:
-    """The interpreter would wait for a driver's thread for ever; every row is accounted for by now."""
-    for thread in threading.enumerate():
-        if thread is not threading.main_thread() and not thread.daemon:
-            thread.join(LAST_STEPS_S)
-            if thread.is_alive():
-                log.warning("thread_hangs", extra={"name_of_thread": thread.name})
-                logging.shutdown()
-                os._exit(status)
+def _end_soon(status: int) -> None:
+    """The interpreter waits for a driver's threads at its end, if need be for ever; every row is accounted
+    for by now, so it is given ``LAST_STEPS_S``."""
+    timer = threading.Timer(LAST_STEPS_S, _end_now, [status])
+    timer.daemon = True
+    timer.start()
+
+
+def _end_now(status: int) -> None:
+    hanging = [each.name for each in threading.enumerate() if not each.daemon]
+    log.warning("thread_hangs", extra={"name_of_thread": ", ".join(hanging)})
+    logging.shutdown()
+    os._exit(status)
 
 
 def _check(settings: Settings, connects: bool) -> int:
@@ -99,7 +106,7 @@ def _check(settings: Settings, connects: bool) -> int:
     except Exception as error:  # its text may hold a secret
         reason = f"cannot be opened ({type(error).__name__})"
     print(f"sinks.{settings.log_writer_strategy.sink}: {reason}", file=sys.stderr)
-    _end_here_if_a_thread_hangs(EXIT_CONFIGURATION)
+    _end_soon(EXIT_CONFIGURATION)
     return EXIT_CONFIGURATION
 
 
@@ -119,6 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     serving.add_argument("--workers", type=int, help="processes that serve")
     checking = commands.add_parser("check", help="validate and print the effective settings, secrets masked")
     checking.add_argument("--connect", action="store_true", help="also ask the servers")
+    add_commands(commands)
     for command in (serving, checking):
         command.add_argument("--config", metavar="FILE", help="YAML file (default: $GATEWAY_CONFIG)")
     return parser

@@ -16,6 +16,7 @@ def add_routes(app: web.Application) -> None:
             web.get("/v1/models", models.list_models),
             web.get("/v1/models/{id:.+}", models.get_model),
             web.get("/v1/usage", usage.list_usage),
+            web.get("/v1/usage/summary", usage.summarise_usage),
             web.get("/v1/log-writer", operations.log_writer),
             web.get("/health", operations.health),
             web.get("/health/liveness", operations.health),

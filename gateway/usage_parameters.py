@@ -1,47 +1,118 @@
-"""The parameters of ``GET /v1/usage`` as a question to the sink. Pure; every refusal names its parameter."""
+"""What is asked about usage, by the names of the HTTP API, as a question to the sink.
+
+Takes texts by name, from a URL or a command line; gives checked questions. Pure; every refusal names its
+parameter.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import get_args
 
-from backends import FILTER_COLUMNS, MAX_PAGE_ROWS, Cursor, Status, UsageQuery
+from backends import (
+    FILTER_COLUMNS,
+    GROUP_COLUMNS,
+    GROUP_TIMES,
+    MAX_PAGE_ROWS,
+    Cursor,
+    Status,
+    SummaryQuery,
+    UsageQuery,
+)
 
 from .errors import BadRequest
 
-KNOWN = ("start", "end", *FILTER_COLUMNS, "cursor", "limit", "format")
+ROWS_KNOWN = ("start", "end", *FILTER_COLUMNS, "cursor", "limit", "format")
+SUMMARY_KNOWN = ("start", "end", *FILTER_COLUMNS, "group_by", "format")
+ROW_FORMATS = ("json", "csv", "jsonl")
+SUMMARY_FORMATS = ("json", "csv")
 MAX_VALUE = 256
 """Characters that a text column of the row holds: nothing longer can match."""
+MAX_EXPORT_ROWS = 10**9
 
 
-def parse_query(parameters: Mapping[str, str], repeated: frozenset[str] = frozenset()) -> UsageQuery:
-    """The question that ``parameters`` ask; ``repeated`` are the names that came more than once.
+@dataclass(frozen=True, slots=True)
+class RowsRequest:
+    """``query`` is the first page. As ``json`` it is the whole answer; in the other formats the pages behind
+    it follow, up to ``max_rows`` in all, None for all that there are."""
+
+    query: UsageQuery
+    format: str
+    max_rows: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SummaryRequest:
+    """``query`` in the ``format`` that was asked for."""
+
+    query: SummaryQuery
+    format: str
+
+
+def parse_rows(parameters: Mapping[str, str], repeated: frozenset[str] = frozenset()) -> RowsRequest:
+    """What ``parameters`` ask of ``/v1/usage``; ``repeated`` are the names that came more than once.
 
     Raises ``BadRequest`` with code ``unknown_parameter``, ``invalid_parameter`` or ``invalid_format``.
     """
-    _check_names(parameters, repeated)
-    if parameters.get("format", "json") != "json":
-        raise BadRequest("The format is json.", "invalid_format", "format")
-    query = UsageQuery(
-        start=_moment(parameters, "start"),
-        end=_moment(parameters, "end"),
-        filters=tuple((name, _value(parameters, name)) for name in FILTER_COLUMNS if name in parameters),
-        after=_cursor(parameters),
-        limit=_limit(parameters),
-    )
-    if query.start and query.end and query.end < query.start:
-        raise _invalid("end", "It lies before start.")
-    return query
+    _check_names(parameters, repeated, ROWS_KNOWN)
+    format = _format(parameters, ROW_FORMATS)
+    start, end = _period(parameters)
+    limit = _limit(parameters, MAX_PAGE_ROWS if format == "json" else MAX_EXPORT_ROWS)
+    query = UsageQuery(start=start, end=end, filters=_filters(parameters), after=_cursor(parameters))
+    if format != "json":
+        return RowsRequest(query, format, limit)
+    return RowsRequest(replace(query, limit=limit or query.limit), format)
 
 
-def _check_names(parameters: Mapping[str, str], repeated: frozenset[str]) -> None:
+def parse_summary(
+    parameters: Mapping[str, str], group_by: Sequence[str] = (), repeated: frozenset[str] = frozenset()
+) -> SummaryRequest:
+    """What ``parameters`` ask of ``/v1/usage/summary``. ``group_by`` holds its values as they came, each one
+    or more names with commas between. Raises as ``parse_rows`` does."""
+    _check_names(parameters, repeated - {"group_by"}, SUMMARY_KNOWN)
+    format = _format(parameters, SUMMARY_FORMATS)
+    start, end = _period(parameters)
+    query = SummaryQuery(start=start, end=end, filters=_filters(parameters), group_by=_groups(group_by))
+    return SummaryRequest(query, format)
+
+
+def _check_names(parameters: Mapping[str, str], repeated: frozenset[str], known: tuple[str, ...]) -> None:
     for name in parameters:
-        if name not in KNOWN:
-            message = f"There is no such parameter. There are: {', '.join(KNOWN)}."
+        if name not in known:
+            message = f"There is no such parameter. There are: {', '.join(known)}."
             raise BadRequest(message, "unknown_parameter", name[:MAX_VALUE])
         if name in repeated:
             raise _invalid(name, "It may be given once.")
+
+
+def _format(parameters: Mapping[str, str], formats: tuple[str, ...]) -> str:
+    format = parameters.get("format", formats[0])
+    if format not in formats:
+        raise BadRequest(f"The format is one of: {', '.join(formats)}.", "invalid_format", "format")
+    return format
+
+
+def _period(parameters: Mapping[str, str]) -> tuple[datetime | None, datetime | None]:
+    start, end = _moment(parameters, "start"), _moment(parameters, "end")
+    if start and end and end < start:
+        raise _invalid("end", "It lies before start.")
+    return start, end
+
+
+def _filters(parameters: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    return tuple((name, _value(parameters, name)) for name in FILTER_COLUMNS if name in parameters)
+
+
+def _groups(values: Sequence[str]) -> tuple[str, ...]:
+    names = tuple(name.strip() for value in values for name in value.split(","))
+    for name in names:
+        if name not in (*GROUP_COLUMNS, *GROUP_TIMES):
+            raise _invalid("group_by", f"It is any of: {', '.join((*GROUP_COLUMNS, *GROUP_TIMES))}.")
+    if len(set(names)) < len(names):
+        raise _invalid("group_by", "It names each group once.")
+    return names
 
 
 def _moment(parameters: Mapping[str, str], name: str) -> datetime | None:
@@ -51,7 +122,7 @@ def _moment(parameters: Mapping[str, str], name: str) -> datetime | None:
         moment = datetime.fromisoformat(parameters[name])
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, OverflowError):
-        hint = "Send a time as 2026-01-31T23:59:59Z; a + of an offset has to be sent as %2B."
+        hint = "Send a time as 2026-01-31T23:59:59Z; in a URL the + of an offset has to be sent as %2B."
         raise _invalid(name, hint) from None
 
 
@@ -78,14 +149,14 @@ def _cursor(parameters: Mapping[str, str]) -> Cursor | None:
         raise _invalid("cursor", "Send the cursor of the page before, unchanged.") from None
 
 
-def _limit(parameters: Mapping[str, str]) -> int:
+def _limit(parameters: Mapping[str, str], highest: int) -> int | None:
     if "limit" not in parameters:
-        return UsageQuery().limit
+        return None
     text = parameters["limit"]
     # Not all that int() reads is meant as a number: signs, blanks, underscores, digits of other scripts.
-    limit = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
-    if not 1 <= limit <= MAX_PAGE_ROWS:
-        raise _invalid("limit", f"It is a number from 1 to {MAX_PAGE_ROWS}.")
+    limit = int(text) if text.isascii() and text.isdigit() and len(text) <= 10 else 0
+    if not 1 <= limit <= highest:
+        raise _invalid("limit", f"It is a number from 1 to {highest}.")
     return limit
 
 
