@@ -8,6 +8,7 @@ BIN := .venv/bin
 PYTHON ?= $(shell for each in python3 python3.13 python3.12 python3.11; do \
 	$$each -c '$(CAN_BUILD)' 2>/dev/null && echo $$each && break; done)
 CAN_BUILD := import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))
+PY = $(shell $(BIN)/python -c 'import sys; print("py%d%d" % sys.version_info[:2])')
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
 
 help: ## list the targets
@@ -19,9 +20,13 @@ demo: .venv/.installed ## a few hundred calls, SIGTERM in the middle, and the co
 run: .venv/.installed ## serve on 127.0.0.1:8000 with a fake provider until stopped
 	@$(BIN)/python load/run_local.py
 
-test: lint ## everything that must be green
-	@mkdir -p reports
-	$(BIN)/pytest --junitxml=reports/junit.xml
+# One environment per sink, each with the driver of its own sink alone; the servers are started by the run itself.
+test: lint ## everything that must be green, on every sink; prints which case held where
+	@rm -rf reports && mkdir -p reports
+	@cd tests && ../$(BIN)/python -m servers.mongo >/dev/null
+	@for sink in sqlite postgres mongo clickhouse; do \
+		TALLYGATE_SERVERS=required $(BIN)/tox run -q -e $(PY)-$$sink || failed=1; \
+	done; $(BIN)/python tests/report.py && test -z "$$failed"
 
 lint: .venv/.installed-dev ## style and types
 	$(BIN)/ruff check .
@@ -31,6 +36,7 @@ lint: .venv/.installed-dev ## style and types
 
 bench: .venv/.installed-dev ## rows and calls per second on this machine
 	@$(BIN)/python load/bench.py
+	@$(BIN)/python load/bench_sinks.py
 
 clean: ## remove what the other targets made
 	rm -rf .venv .tox .demo .run .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist reports *.egg-info
@@ -47,5 +53,5 @@ clean: ## remove what the other targets made
 
 .venv/.installed-dev: .venv/.installed
 	@echo "Installing the development tools (about a minute the first time) ..."
-	@$(PIP_INSTALL) --editable '.[dev]'
+	@$(PIP_INSTALL) --editable '.[dev,postgres,mongo,clickhouse]'
 	@touch $@

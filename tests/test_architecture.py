@@ -22,7 +22,7 @@ DRIVERS = {
     "clickhouse_connect": "backends.clickhouse",
 }
 WITHOUT_ASYNCIO = ("backends.ledger", "backends.retry")
-NOT_BLACK_BOX = ("load.bench",)
+NOT_BLACK_BOX = ("load.bench", "load.bench_sinks")
 """Programs in load/ that measure our own parts; all others talk to the gateway from outside."""
 
 Sources = Mapping[str, str]
