@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 REPORTS = Path(__file__).resolve().parents[1] / "reports"
+FAULTS = Path(__file__).resolve().parent / "mutations"
 SINKS = ("memory", "sqlite", "postgres", "mongo+motor", "mongo+pymongo", "clickhouse")
 COLUMNS = ("core", *SINKS, "process")
 SERVERS = SINKS[2:]
@@ -202,6 +203,7 @@ def matrix(tests: list[Test]) -> tuple[list[str], list[str]]:
 def mutations(tests: list[Test]) -> tuple[list[str], list[str]]:
     lines = [f"{'fault put back':<46}{'seen':<6}by"]
     wrong = []
+    missing = {path.stem for path in FAULTS.glob("*.diff")}
     for test in tests:
         values = defaultdict(list)
         for name, value in test.properties:
@@ -209,9 +211,11 @@ def mutations(tests: list[Test]) -> tuple[list[str], list[str]]:
         if not values["mutation"]:
             continue
         name = values["mutation"][0]
+        missing.discard(name)
         lines.append(f"{name:<46}{'yes' if test.result == 'passed' else 'NO':<6}{short(values['red'])}")
         if test.result != "passed" or values["green"]:
             wrong.append(f"the fault {name} was not noticed by {', '.join(values['green']) or 'its cases'}")
+    wrong += [f"the fault {name} was not put back" for name in sorted(missing)]
     return lines, wrong
 
 

@@ -30,6 +30,14 @@ def is_storable(text: str) -> bool:
     return "\x00" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
+def as_python_writes_it(value: Any) -> str:
+    """Which is no JSON, but near it; and no text at all for an integer of more digits than Python prints."""
+    try:
+        return repr(value)
+    except ValueError:
+        return "{"
+
+
 @given(records())
 def test_every_text_is_storable_and_within_its_bound(row: UsageRecord) -> None:
     clean = sanitise(row)
@@ -91,7 +99,7 @@ def test_tags_are_the_text_of_one_json_object_within_4_kib(value: Any) -> None:
         assert sanitise(make_record(tags=text)).tags == text
 
 
-@given(llm_texts(6000) | json_values().map(repr))
+@given(llm_texts(6000) | json_values().map(as_python_writes_it))
 def test_tags_that_come_as_text_are_one_json_object_too(text: str) -> None:
     tags = sanitise(make_record(tags=text)).tags
 
