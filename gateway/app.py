@@ -21,9 +21,6 @@ from backends import (
     LogWriter,
     NoopLogWriter,
     SingleLogWriter,
-    Spool,
-    Strategy,
-    WriteAheadLogWriter,
     sinks,
 )
 
@@ -38,7 +35,6 @@ from .keys import (
     SETTINGS,
     SHUTDOWN,
     SINK,
-    SPOOL,
     WRITER,
     Lifecycle,
 )
@@ -71,7 +67,7 @@ def build_app(settings: Settings) -> web.Application:
     app[SHUTDOWN] = Shutdown(settings.shutdown)
     add_middlewares(app)
     add_routes(app)
-    app.cleanup_ctx.extend([_sink, _spool, _writer, _providers, _pumps])
+    app.cleanup_ctx.extend([_sink, _writer, _providers, _pumps])
     return app
 
 
@@ -87,17 +83,8 @@ async def _sink(app: web.Application) -> AsyncIterator[None]:
         yield
 
 
-async def _spool(app: web.Application) -> AsyncIterator[None]:
-    settings = app[SETTINGS]
-    is_needed = settings.spool.mode != "off" and settings.log_writer_strategy.sink is not None
-    spool = app[SPOOL] = Spool(settings.spool) if is_needed else None
-    yield
-    if spool is not None:
-        await spool.close()
-
-
 async def _writer(app: web.Application) -> AsyncIterator[None]:
-    writer = app[WRITER] = _build_writer(app)
+    writer = app[WRITER] = _build_writer(app[SETTINGS], app[SINK], app[METRICS])
     app[METRICS].watch(writer)
     app[METRICS].watch_pumps(lambda: len(app[PUMPS]))
     await writer.start()
@@ -122,30 +109,22 @@ async def _pumps(app: web.Application) -> AsyncIterator[None]:
     await pumps.ended(CANCELLED_PUMPS_S)
 
 
-def _build_writer(app: web.Application) -> LogWriter:
-    settings, sink, spool = app[SETTINGS], app[SINK], app[SPOOL]
+def _build_writer(settings: Settings, sink: LogSink | None, metrics: Metrics) -> LogWriter:
     strategy = settings.log_writer_strategy
     if sink is None or strategy.sink is None:
         return NoopLogWriter()
     boot_id = uuid7()
-    letters = DeadLetterFile(settings.dead_letters_folder, boot_id, settings.dead_letters.max_bytes)
-    return _writer_class(strategy, spool)(
+    build = SingleLogWriter if strategy.kind == "single" else BatchLogWriter
+    return build(
         sink,
         settings.batching,
         sink_name=strategy.sink,
-        dead_letters=letters,
+        dead_letters=DeadLetterFile(settings.dead_letters.path, boot_id, settings.dead_letters.max_bytes),
         boot_id=boot_id,
-        observer=app[METRICS],
+        observer=metrics,
         stop_deadline_s=settings.shutdown.stop_deadline_s,
         cancel_grace_s=settings.shutdown.cancel_grace_s,
-        spool=spool,
     )
-
-
-def _writer_class(strategy: Strategy, spool: Spool | None) -> type[BatchLogWriter]:
-    if strategy.kind == "single":
-        return SingleLogWriter
-    return WriteAheadLogWriter if spool is not None and spool.is_write_ahead else BatchLogWriter
 
 
 @asynccontextmanager

@@ -91,8 +91,7 @@ class _Loading:
             return settings
         own = settings.sinks.get(strategy.sink, {})
         self._checked(sink.Options, own, known, ("sinks", strategy.sink))
-        on_full = "block" if settings.spool.mode == "off" else "spill"
-        batching = settings.batching.with_defaults_of({**sink.batching_defaults, "on_full": on_full})
+        batching = settings.batching.with_defaults_of(sink.batching_defaults)
         return settings.model_copy(update={"batching": batching})
 
     def _strategy(self) -> Strategy:
