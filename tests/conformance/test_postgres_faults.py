@@ -20,6 +20,7 @@ from backends.record import Batch
 from backends.sink import Committed
 from backends.testing import make_batch, make_record, make_records
 from backends.testing.cases.base import bounded, outcome_of, settled
+from backends.testing.faults import Deliver
 from backends.testing.rig import running, until
 from backends.usage_query import UsageQuery
 
@@ -343,12 +344,21 @@ async def test_a_wire_that_fails_is_given_up_in_time(postgres: OwnSchema, mode: 
 async def test_server_sigkilled_and_restarted(postgres: OwnSchema) -> None:
     need_ours(postgres.server)
 
+    killed = asyncio.Event()
+
+    async def kill_meanwhile(deliver: Deliver) -> Committed:
+        answer = asyncio.ensure_future(deliver())
+        await asyncio.to_thread(postgres.server.kill)
+        killed.set()
+        return await answer
+
     async with postgres.opened() as inner, running(inner, linger_s=0.01, max_rows=20) as rig:
         await inner.ping()
         for _ in range(2):
+            killed.clear()
+            rig.sink.script(kill_meanwhile)
             await rig.put_many(100)
-            await until(lambda: rig.sink.in_progress > 0)
-            await asyncio.to_thread(postgres.server.kill)
+            await bounded(killed.wait())
             await rig.put_many(100)
             await postgres.restart()
             await rig.writer.flush(60)
