@@ -7,7 +7,7 @@ This is the door for those who write rows: what is named here is public. Those w
 from .admission import Place, Refused
 from .batching import BatchingOptions
 from .codec import to_json
-from .dead_letters import DEFAULT_FOLDER, DEFAULT_MAX_BYTES, DeadLetterFile
+from .dead_letters import DEFAULT_MAX_BYTES, DeadLetterFile
 from .errors import (
     BackendsError,
     NotDurable,
@@ -26,6 +26,7 @@ from .reports import FlushReport, StopReport, WriterObserver, WriterStats
 from .sanitise import tags_text
 from .single import SingleLogWriter
 from .sink import LogSink, SinkOptions, UsageReader
+from .spool import Spool, SpoolOptions
 from .usage_query import (
     FILTER_COLUMNS,
     GROUP_COLUMNS,
@@ -37,10 +38,10 @@ from .usage_query import (
     UsagePage,
     UsageQuery,
 )
+from .write_ahead import WriteAheadLogWriter
 from .writer import BatchLogWriter
 
 __all__ = [
-    "DEFAULT_FOLDER",
     "DEFAULT_MAX_BYTES",
     "FILTER_COLUMNS",
     "GROUP_COLUMNS",
@@ -66,6 +67,8 @@ __all__ = [
     "SinkNotFound",
     "SinkOptions",
     "SinkRegistry",
+    "Spool",
+    "SpoolOptions",
     "StateError",
     "Status",
     "StopReport",
@@ -78,6 +81,7 @@ __all__ = [
     "UsageReader",
     "UsageRecord",
     "UsageSource",
+    "WriteAheadLogWriter",
     "WriterObserver",
     "WriterStats",
     "parse_strategy",

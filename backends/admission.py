@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 from uuid import UUID
 
-from .ledger import Bucket, Ledger
+from .ledger import Ledger
 from .record import UsageRecord
 
-Receipt: TypeAlias = "asyncio.Future[Bucket]"
-"""Resolves to the bucket in which the row ended."""
+Receipt: TypeAlias = "asyncio.Future[Any]"
+"""Done when the row is as safe as its strategy promises; what it holds is the strategy's own affair."""
+
+
+Intent: TypeAlias = Callable[[], UsageRecord]
+"""Makes the row of a call as it would read if the process died during the call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +42,7 @@ class Custodian(Protocol):
         """Return when the row is safe; raises ``NotDurable`` if it is not to be."""
         ...
 
-    def release(self) -> None:
+    def release(self, row_id: UUID) -> None:
         """Take an unused place back."""
         ...
 
@@ -78,7 +83,7 @@ class Place:
         """Give the place back unused. Does nothing after ``put``; may be repeated."""
         if self._is_open:
             self._is_open = False
-            self._custodian.release()
+            self._custodian.release(self.id)
 
 
 class Admission:
@@ -88,6 +93,10 @@ class Admission:
         self._ledger = ledger
         self._waiting: deque[asyncio.Future[None]] = deque()
         self.shed: Counter[str] = Counter()
+
+    def enter_beyond(self, more: int) -> bool:
+        """Take a place over the ledger's bounds; see ``Ledger.admit_beyond``."""
+        return self._ledger.admit_beyond(more)
 
     async def enter(self, max_wait_s: float) -> bool:
         """Take a place, waiting at most ``max_wait_s`` seconds for room. May be cancelled: nothing leaks,

@@ -11,7 +11,10 @@ from .record import MAX_ROW_BYTES
 
 
 class BatchingOptions(BaseModel):
-    """Limits in rows, bytes and seconds. The defaults are the contract's; a sink may declare others."""
+    """Limits in rows, bytes and seconds. The defaults are the contract's; a sink may declare others.
+
+    ``on_full`` None: ``spill`` with a spool, else ``block``.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -23,7 +26,7 @@ class BatchingOptions(BaseModel):
     flush_concurrency: int = Field(default=2, ge=1)
     attempt_timeout_s: float = Field(default=10, gt=0)
     batch_deadline_s: float = Field(default=120, gt=0)
-    on_full: Literal["block", "shed", "reject"] = "block"
+    on_full: Literal["block", "spill", "shed", "reject"] | None = None
     max_block_s: float = Field(default=0.25, ge=0)
 
     def with_defaults_of(self, sink_defaults: Mapping[str, Any]) -> BatchingOptions:

@@ -20,7 +20,6 @@ from .codec import timestamp_text, to_json
 from .errors import DeadLettersUnavailable
 from .record import UsageRecord
 
-DEFAULT_FOLDER = Path("data/spool-dead")
 DEFAULT_MAX_BYTES = 256 * 1024 * 1024
 
 

@@ -6,8 +6,10 @@ in flight, until ``settle`` moves it on, so a lost task loses nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+from uuid import UUID
 
 from .batching import BatchingOptions
 from .dead_letters import DeadLetter, DeadLetters
@@ -33,16 +35,33 @@ MAX_LINGER_S = 10.0
 
 @dataclass(slots=True)
 class Job:
-    """A batch to send, or, without one, a ping. ``since`` and ``not_before`` are loop time in seconds."""
+    """A batch to send, or, without one, a ping. ``since`` and ``not_before`` are loop time in seconds.
+
+    ``must_spill``: the next to have the rows is the spool, not the sink.
+    """
 
     batch: Batch | None
     since: float
     attempts: int = 0
     not_before: float = 0.0
+    must_spill: bool = False
 
     @property
     def rows(self) -> int:
         return len(self.batch.rows) if self.batch else 0
+
+
+class Disk(Protocol):
+    """What the dispatcher needs of a spool: to be told which rows it need not keep any longer."""
+
+    @property
+    def is_write_ahead(self) -> bool:
+        """Whether it holds every row, whatever else becomes of it."""
+        ...
+
+    def forget(self, rows: Iterable[UUID]) -> None:
+        """These rows are safe elsewhere."""
+        ...
 
 
 class Dispatcher:
@@ -57,6 +76,7 @@ class Dispatcher:
         dead_letters: DeadLetters,
         backoff: Backoff,
         give_up_after_s: float | None = None,
+        disk: Disk | None = None,
     ) -> None:
         self.breaker = Breaker(backoff)
         self.flush_to = 0
@@ -70,6 +90,7 @@ class Dispatcher:
         self._dead_letters = dead_letters
         self._backoff = backoff
         self._give_up_after_s = give_up_after_s
+        self._disk = disk
         self._waiting: list[Job] = []
         self._draining = False
         self._last_chance = False
@@ -95,7 +116,7 @@ class Dispatcher:
             return None
         if not self._ignores_breaker and self.breaker.state != "closed":
             return self.breaker.probe_at if self.breaker.state == "open" and self._can_probe else None
-        times = [job.not_before for job in self._waiting]
+        times = [job.not_before for job in self._waiting if not job.must_spill]
         if head := self._ledger.queue_head:
             times.append(head.accepted_at + self._linger_s)
         return min(times, default=None)
@@ -129,6 +150,30 @@ class Dispatcher:
         """Nothing more is sent, and late answers change nothing: the rows have been accounted for."""
         self.is_halted = self.is_closed = True
 
+    # --- the disk
+
+    def fetched(self, batch: Batch, now: float) -> None:
+        """A batch came back from the spool: send it as any other. The spool keeps it until it is settled."""
+        self._ledger.fetch(batch, now)
+        self._waiting.append(Job(batch, since=now, not_before=now))
+
+    def take(self, is_wanted: Callable[[Job], bool]) -> Job | None:
+        """The oldest waiting job that ``is_wanted``, which is then the caller's."""
+        for job in self._waiting:
+            if job.batch is not None and not self._ledger.is_on_disk(job.batch) and is_wanted(job):
+                self._waiting.remove(job)
+                return job
+        return None
+
+    def spilled(self, job: Job) -> None:
+        """The spool has the job's rows."""
+        if job.batch is not None and self._ledger.holds(job.batch) and not self.is_closed:
+            self._ledger.spool(job.batch)
+
+    def oldest_since(self) -> float | None:
+        """Since when the oldest job that waits has been tried."""
+        return min((job.since for job in self._waiting), default=None)
+
     # --- what an answer means
 
     def settle(self, job: Job, outcome: object, now: float) -> None:
@@ -155,6 +200,7 @@ class Dispatcher:
         self._sink_answers()
         self._max_rows = min(self._options.max_rows, self._max_rows + max(1, self._max_rows // 10))
         self._linger_s = max(self._options.linger_s, self._linger_s * 0.9)
+        self._forget(batch)
         self._ledger.commit(batch, outcome.duplicates)
 
     def _rows_rejected(self, job: Job, batch: Batch, outcome: SinkRowsRejected, now: float) -> None:
@@ -165,11 +211,13 @@ class Dispatcher:
         self._sink_answers()
         rest = [index for index in range(len(batch.rows)) if index not in refused]
         parts = self._ledger.divide(batch, [list(refused), rest])
-        self._bury(Job(parts[0], job.since, job.attempts), parts[0], list(refused.values()), now)
+        bad = replace(job, batch=parts[0])
+        self._bury(bad, parts[0], list(refused.values()), now)
         if rest and outcome.stored is not None:
+            self._forget(parts[1])
             self._ledger.commit(parts[1], outcome.stored.duplicates)
         elif rest:
-            self._waiting.append(Job(parts[1], job.since, not_before=now))
+            self._waiting.append(replace(job, batch=parts[1], attempts=0, not_before=now))
 
     def _batch_rejected(self, job: Job, batch: Batch, outcome: SinkBatchRejected, now: float) -> None:
         self._sink_answers()
@@ -177,7 +225,7 @@ class Dispatcher:
             return self._bury(job, batch, [Rejection(outcome.code, outcome.message)], now)
         middle = len(batch.rows) // 2
         halves = self._ledger.divide(batch, [range(middle), range(middle, len(batch.rows))])
-        self._waiting.extend(Job(half, job.since, not_before=now) for half in halves)
+        self._waiting.extend(replace(job, batch=half, attempts=0, not_before=now) for half in halves)
 
     def _bury(self, job: Job, batch: Batch, reasons: Sequence[Rejection], now: float) -> None:
         letters = [
@@ -193,6 +241,7 @@ class Dispatcher:
             return self._wait(job, now)
         self.degraded.pop("dead_letters_full", None)
         self.degraded["dead_letters"] = "rows were refused for good; see the dead letters"
+        self._forget(batch)
         self._ledger.dead_letter(batch)
 
     def _failed(self, job: Job, batch: Batch, outcome: object, now: float) -> None:
@@ -201,21 +250,39 @@ class Dispatcher:
             self._max_rows = max(1, min(self._max_rows, len(batch.rows)) // 2)
         if isinstance(outcome, SinkRetryable) and outcome.slow_down:
             self._linger_s = min(MAX_LINGER_S, max(self._linger_s * 2, self._options.linger_s, 0.1))
-        if self._give_up_after_s is None:
-            return self._wait(job, now)
-        if self.breaker.state != "closed":
-            self._give_up_everything(batch)
+        if self._ledger.is_on_disk(batch):
+            self._ledger.spool(batch)  # where it was; it is fetched again once the sink is well
+        elif self._give_up_after_s is None:
+            self._wait(job, now)
+        elif self.breaker.state != "closed":
+            self._give_up_everything(job, now)
         elif now >= job.since + self._give_up_after_s:
-            self._ledger.abandon(batch)
+            self._give_up(job, now)
         else:
             self._wait(job, now)
 
-    def _give_up_everything(self, batch: Batch) -> None:
+    def _give_up_everything(self, job: Job, now: float) -> None:
         """The sink is down, and every caller is waiting for an answer now."""
         given_up, self._waiting = self._waiting, []
-        for each in [batch, *(job.batch for job in given_up if job.batch)]:
-            self._ledger.abandon(each)
-        self._ledger.abandon_queue()
+        while batch := self._ledger.claim(self._options.max_rows, self._options.max_bytes):
+            given_up.append(Job(batch, now))
+        for each in [job, *given_up]:
+            self._give_up(each, now)
+
+    def _give_up(self, job: Job, now: float) -> None:
+        """No longer the sink's within its call: the spool's if there is one, else nobody's."""
+        if job.batch is None:
+            return
+        if self._disk is None:
+            self._ledger.abandon(job.batch)
+        else:
+            job.must_spill = True
+            self._waiting.append(job)
+
+    def _forget(self, batch: Batch) -> None:
+        """The spool need not keep these rows: to be told in the same step in which they are settled."""
+        if self._disk is not None and (self._disk.is_write_ahead or self._ledger.is_on_disk(batch)):
+            self._disk.forget([row.id for row in batch.rows])
 
     def _wait(self, job: Job, now: float) -> None:
         job.attempts += 1
@@ -281,7 +348,8 @@ class Dispatcher:
         return Job(batch, since=now)
 
     def _due(self, now: float) -> Job | None:
-        due = min(self._waiting, key=lambda job: job.not_before, default=None)
+        waiting = (job for job in self._waiting if not job.must_spill)
+        due = min(waiting, key=lambda job: job.not_before, default=None)
         if due is None or due.not_before > now:
             return None
         self._waiting.remove(due)
@@ -289,8 +357,9 @@ class Dispatcher:
 
     def _probe(self, now: float) -> Job | None:
         """The one attempt of a half-open breaker: the smallest batch there is, else a ping."""
-        if self._waiting:
-            job = min(self._waiting, key=lambda job: job.rows)
+        waiting = [job for job in self._waiting if not job.must_spill]
+        if waiting:
+            job = min(waiting, key=lambda job: job.rows)
             self._waiting.remove(job)
             return job
         if self._ledger.queue_head is not None:

@@ -30,6 +30,10 @@ class DeadLettersUnavailable(BackendsError):
     """The dead-letter file is full or cannot be written; the row stays where it is and is tried again."""
 
 
+class SpoolUnavailable(BackendsError):
+    """The spool's disk is full, failing or gone; the rows stay where they are. May be tried again."""
+
+
 class StrategyError(BackendsError):
     """LOG_WRITER_STRATEGY is not ``[batch:|single:]SINK`` or ``noop``."""
 

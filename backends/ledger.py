@@ -75,7 +75,10 @@ class Ledger:
         self._on_settled = on_settled
         self._queue: deque[Entry] = deque()
         self._flights: dict[UUID, tuple[Entry, ...]] = {}
+        self._on_disk: set[UUID] = set()
         self._settled: Counter[Bucket] = Counter()
+        self._accepted = 0
+        self._recovered = 0
         self._in_flight = 0
         self._queue_bytes = 0
         self._flight_bytes = 0
@@ -97,9 +100,31 @@ class Ledger:
         """How many more places there are."""
         return max(0, min(self._max_rows - self.rows, (self._max_bytes - self.bytes) // MAX_ROW_BYTES))
 
+    @property
+    def overflow(self) -> int:
+        """How many rows and places are beyond the bounds, by the spool's leave; bytes count as places."""
+        return max(0, self.rows - self._max_rows, -((self._max_bytes - self.bytes) // MAX_ROW_BYTES))
+
+    @property
+    def is_pressed(self) -> bool:
+        """Whether less than a fifth of the room is left."""
+        return 5 * self.rows > 4 * self._max_rows or 5 * self.bytes > 4 * self._max_bytes
+
+    @property
+    def is_relaxed(self) -> bool:
+        """Whether more than half of the room is left."""
+        return 2 * self.rows < self._max_rows and 2 * self.bytes < self._max_bytes
+
     def admit(self) -> bool:
         """Give a place for one row, if there is room for it."""
         if not self.room:
+            return False
+        self.places += 1
+        return True
+
+    def admit_beyond(self, more: int) -> bool:
+        """Give a place over the bounds, at most ``more`` such places at a time: the spool has room for it."""
+        if self.overflow >= more:
             return False
         self.places += 1
         return True
@@ -113,6 +138,7 @@ class Ledger:
     def accept(self, row: UsageRecord, row_id: UUID, now: float) -> UsageRecord:
         """Take the row for a place into the queue; gives it back with its number in this boot."""
         self.places -= 1
+        self._accepted += 1
         self.last_seq += 1
         row = stamped(row, row_id, self.boot_id, self.last_seq)
         entry = Entry(row, row_bytes(row), now)
@@ -135,8 +161,58 @@ class Ledger:
 
     def divide(self, batch: Batch, groups: Iterable[Sequence[int]]) -> list[Batch]:
         """Replace a batch in flight by one new batch per group of its indexes (each index in one group)."""
+        is_on_disk = self.is_on_disk(batch)
         entries = self._land(batch)
-        return [self._launch(tuple(entries[index] for index in group)) for group in groups if group]
+        parts = [self._launch(tuple(entries[index] for index in group)) for group in groups if group]
+        if is_on_disk:
+            self._on_disk.update(part.id for part in parts)
+        return parts
+
+    # --- the disk
+
+    def recover(self, rows: int) -> None:
+        """The spool was found to hold ``rows`` rows of earlier runs: they are accepted, and spooled."""
+        self._recovered += rows
+        self._settled["spooled"] += rows
+
+    def lose(self, rows: int) -> None:
+        """The disk cannot give back so many rows that only it had."""
+        self._settled["spooled"] -= rows
+        self._settled["abandoned"] += rows
+
+    def number(self, batch: Batch) -> Batch:
+        """``batch``, where rows that no boot accepted, for a crash came between, have numbers of this one."""
+        return Batch(batch.id, tuple(self._numbered(row) for row in batch.rows))
+
+    def fetch(self, batch: Batch, now: float) -> None:
+        """Rows that only the spool held are in flight again, as the batch they were."""
+        self._settled["spooled"] -= len(batch.rows)
+        self._on_disk.add(batch.id)
+        self._fly(batch, tuple(Entry(row, row_bytes(row), now) for row in batch.rows))
+
+    def spool(self, batch: Batch) -> None:
+        """Of the rows of a batch in flight the spool has the one copy from now on."""
+        self._settle("spooled", self._land(batch))
+
+    def is_on_disk(self, batch: Batch) -> bool:
+        """Whether the rows of a batch in flight were fetched from the spool, which has them still."""
+        return batch.id in self._on_disk
+
+    @property
+    def has_fetched(self) -> bool:
+        """Whether any batch in flight was fetched from the spool."""
+        return bool(self._on_disk)
+
+    def launch_queue(self, max_rows: int, max_bytes: int) -> None:
+        """Put every queued row into batches in flight."""
+        while self.claim(max_rows, max_bytes):
+            pass
+
+    def flying(self) -> list[Batch]:
+        """The batches in flight."""
+        return [Batch(batch_id, tuple(e.row for e in entries)) for batch_id, entries in self._flights.items()]
+
+    # --- the last bucket
 
     def commit(self, batch: Batch, duplicates: int) -> None:
         """The sink has every row; ``duplicates`` of them it had before.
@@ -192,31 +268,43 @@ class Ledger:
         return self.rows == 0
 
     @property
+    def is_bare(self) -> bool:
+        """No row, though there may be places."""
+        return not self._queue and not self._flights
+
+    @property
     def queue_head(self) -> Entry | None:
         """The oldest queued row."""
         return self._queue[0] if self._queue else None
 
     def oldest(self) -> Entry | None:
-        """The unsettled row with the lowest number."""
+        """The unsettled row that was accepted, or fetched, first."""
         heads = [entries[0] for entries in self._flights.values()]
         if self._queue:
             heads.append(self._queue[0])
-        return min(heads, key=lambda entry: entry.row.seq, default=None)
+        return min(heads, key=lambda entry: entry.accepted_at, default=None)
 
     def is_settled(self, watermark: int) -> bool:
-        """Whether every row up to number ``watermark`` is settled."""
-        oldest = self.oldest()
-        return oldest is None or oldest.row.seq > watermark
+        """Whether every row of this boot up to number ``watermark`` is settled, or with the spool."""
+        heads = chain((entries[0] for entries in self._flights.values()), self._queue_heads())
+        return not any(self._is_below(entry, watermark) for entry in heads)
 
     def unsettled(self, watermark: int) -> int:
-        """How many rows up to number ``watermark`` are not settled."""
+        """How many rows of this boot up to number ``watermark`` are not settled."""
         flying = (entry for entries in self._flights.values() for entry in entries)
-        return sum(entry.row.seq <= watermark for entry in chain(flying, self._queue))
+        return sum(self._is_below(entry, watermark) for entry in chain(flying, self._queue))
+
+    def _queue_heads(self) -> Sequence[Entry]:
+        return (self._queue[0],) if self._queue else ()
+
+    def _is_below(self, entry: Entry, watermark: int) -> bool:
+        return entry.row.boot_id == self.boot_id and entry.row.seq <= watermark
 
     def counts(self) -> LedgerCounts:
         """The equation's terms as they stand."""
         return LedgerCounts(
-            accepted=self.last_seq,
+            accepted=self._accepted + self._recovered,
+            recovered=self._recovered,
             committed=self._settled["committed"],
             duplicates=self._settled["duplicates"],
             dead_lettered=self._settled["dead_lettered"],
@@ -226,17 +314,27 @@ class Ledger:
             in_flight=self._in_flight,
         )
 
+    def _numbered(self, row: UsageRecord) -> UsageRecord:
+        if row.boot_id is not None:
+            return row
+        self.last_seq += 1
+        return stamped(row, row.id, self.boot_id, self.last_seq)
+
     # --- one door in, one door out
 
     def _launch(self, entries: tuple[Entry, ...]) -> Batch:
         batch = Batch.of(tuple(entry.row for entry in entries))
+        self._fly(batch, entries)
+        return batch
+
+    def _fly(self, batch: Batch, entries: tuple[Entry, ...]) -> None:
         self._flights[batch.id] = entries
         self._in_flight += len(entries)
         self._flight_bytes += sum(entry.size for entry in entries)
-        return batch
 
     def _land(self, batch: Batch) -> tuple[Entry, ...]:
         entries = self._flights.pop(batch.id)
+        self._on_disk.discard(batch.id)
         self._in_flight -= len(entries)
         self._flight_bytes -= sum(entry.size for entry in entries)
         return entries

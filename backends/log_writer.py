@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 from uuid import UUID
 
-from .admission import Place, Refused
+from .admission import Intent, Place, Refused
 from .record import UsageRecord
 from .reports import FlushReport, StopReport, WriterStats
 
@@ -20,9 +20,11 @@ class LogWriter(Protocol):
         """Begin. The sink need not be up. Raises ``StateError`` if it was started or stopped before."""
         ...
 
-    async def reserve(self, row_id: UUID | None = None) -> Place | Refused:
+    async def reserve(self, row_id: UUID | None = None, intent: Intent | None = None) -> Place | Refused:
         """A place for the row of a call, before the call costs anything, under a new id (UUIDv7) or
-        ``row_id``. Waits at most ``max_block_s``; may be cancelled, then no place leaks."""
+        ``row_id``. Waits at most ``max_block_s`` for room; may be cancelled, then no place leaks.
+
+        With a journal, what ``intent`` makes is on disk on return."""
         ...
 
     async def put(self, row: UsageRecord) -> None:

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from .admission import Place, Refused
+from .admission import Intent, Place, Refused
 from .errors import StateError
 from .ledger import LedgerCounts
 from .record import UsageRecord
@@ -26,7 +26,7 @@ class NoopLogWriter:
             raise StateError(f"a writer starts once, this one is {self._state}; build a new one")
         self._state = "running"
 
-    async def reserve(self, row_id: UUID | None = None) -> Place | Refused:
+    async def reserve(self, row_id: UUID | None = None, intent: Intent | None = None) -> Place | Refused:
         """No place, and every call is served."""
         return Refused("noop", is_call_served=True)
 

@@ -34,11 +34,8 @@ class SingleLogWriter(BatchLogWriter):
         super().__init__(sink, within_call, give_up_after_s=options.attempt_timeout_s, **settings)
         self._receipts: dict[UUID, Receipt] = {}
 
-    def accept(self, row: UsageRecord, row_id: UUID) -> Receipt | None:
-        """Take custody of the row of a place; the receipt tells where the row ended. Never raises."""
-        receipt = self._receipts.setdefault(row_id, asyncio.get_running_loop().create_future())
-        super().accept(row, row_id)
-        return receipt
+    def _receipt(self, row: UsageRecord) -> Receipt | None:
+        return self._receipts.setdefault(row.id, asyncio.get_running_loop().create_future())
 
     async def settled(self, receipt: Receipt) -> None:
         """Wait for the sink's answer, at most twice ``attempt_timeout_s``: a sink that ignores its timeout

@@ -17,7 +17,7 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from .admission import Admission, Place, Receipt, Refused
+from .admission import Admission, Intent, Place, Receipt, Refused
 from .batching import BatchingOptions
 from .boots import BootRegister
 from .dead_letters import DeadLetters
@@ -39,6 +39,8 @@ from .reports import (
 from .retry import Backoff
 from .sanitise import sanitise, without_texts
 from .sink import LogSink
+from .spool import Spool
+from .spool.traffic import SpoolTraffic
 
 log = logging.getLogger("backends.writer")
 
@@ -69,6 +71,7 @@ class BatchLogWriter:
         cancel_grace_s: float = CANCEL_GRACE_S,
         rng: Random | None = None,
         give_up_after_s: float | None = None,
+        spool: Spool | None = None,
     ) -> None:
         self.boot_id = boot_id or uuid7()
         self._sink_name = sink_name
@@ -89,10 +92,14 @@ class BatchLogWriter:
             dead_letters=dead_letters,
             backoff=backoff,
             give_up_after_s=give_up_after_s,
+            disk=spool,
         )
         self._delivery = Delivery(
             sink, sink_name, self._dispatcher, options, self._pulse, self._observer, self._on_death
         )
+        self._spool = spool
+        self._on_full = options.on_full or ("block" if spool is None else "spill")
+        self._traffic = self._open_traffic(spool) if spool is not None else None
         self._boots = BootRegister(sink, self.boot_id, backoff, options.attempt_timeout_s)
         self._now: Callable[[], float] = _before_start
         self._drain: asyncio.Task[None] | None = None
@@ -107,9 +114,13 @@ class BatchLogWriter:
         """See ``LogWriter.start``."""
         if self._state != "new":
             raise StateError(f"a writer starts once, this one is {self._state}; build a new one")
-        self._state = "running"
         self._now = asyncio.get_running_loop().time
+        if self._spool is not None:
+            await self._recover(self._spool)
+        self._state = "running"
         self._delivery.start()
+        if self._traffic is not None:
+            self._traffic.start(lambda: self._state != "running")
         self._boots.announce(self._pulse, is_over=lambda: self._state != "running")
 
     async def stop(self, deadline_s: float | None = None) -> StopReport:
@@ -137,18 +148,26 @@ class BatchLogWriter:
 
     # --- rows in
 
-    async def reserve(self, row_id: UUID | None = None) -> Place | Refused:
+    async def reserve(self, row_id: UUID | None = None, intent: Intent | None = None) -> Place | Refused:
         """See ``LogWriter.reserve``. Refusals: ``not_started``, ``draining``, ``closed``, ``failed``,
         ``forked`` and, without room, ``queue_full``."""
         if reason := self._refusal():
             return self._admission.refuse(reason)
-        waits = self._options.on_full == "block"
-        if not await self._admission.enter(self._options.max_block_s if waits else 0.0):
-            return self._admission.refuse("queue_full", is_call_served=self._options.on_full != "reject")
+        if not await self._enter():
+            return self._admission.refuse("queue_full", is_call_served=self._on_full != "reject")
         if reason := self._refusal():
-            self.release()
+            self._give_back()
             return self._admission.refuse(reason)
         return Place(row_id or uuid7(), self)
+
+    async def _enter(self) -> bool:
+        """Room in memory, else, with ``spill``, on the disk; without room there ``spill`` is ``block``."""
+        if self._on_full == "spill" and self._spool is not None and not self._ledger.room:
+            if self._admission.enter_beyond(min(self._spool.room, self._options.max_queue_rows)):
+                self._pulse.beat()
+                return True
+        waits = self._on_full in ("block", "spill")
+        return await self._admission.enter(self._options.max_block_s if waits else 0.0)
 
     async def put(self, row: UsageRecord) -> None:
         """See ``LogWriter.put``."""
@@ -164,25 +183,33 @@ class BatchLogWriter:
         return "not_started" if self._state == "new" else self._state
 
     def accept(self, row: UsageRecord, row_id: UUID) -> Receipt | None:
-        """Take custody of the row of a place; ``batch`` gives no receipt. Never raises."""
+        """Take custody of the row of a place. Never raises."""
         now = self._now()
         try:
             row = sanitise(row)
         except Exception:  # custody comes before tidiness: the row goes on without its texts
             log.exception("row_not_clean", extra={"id": str(row_id)})
             row = without_texts(row)
-        self._ledger.accept(row, row_id, now)
+        row = self._ledger.accept(row, row_id, now)
+        receipt = self._receipt(row)
         if self._state in ("closed", "failed"):
-            self._ledger.abandon_queue()
-        elif self._delivery.has_slot and (self._ledger.queued == 1 or self._dispatcher.is_ripe(now)):
+            self._account_for_the_rest()
+        elif self._ledger.queued == 1 or self._ledger.is_pressed or self._dispatcher.is_ripe(now):
             self._pulse.beat()
+        return receipt
+
+    def _receipt(self, row: UsageRecord) -> Receipt | None:
+        """What the call may wait for; ``batch`` promises nothing before the answer."""
         return None
 
     async def settled(self, receipt: Receipt) -> None:
-        """Nothing to wait for: ``batch`` promises nothing before the answer."""
+        """Wait for a receipt; there are none here."""
 
-    def release(self) -> None:
+    def release(self, row_id: UUID) -> None:
         """Take an unused place back."""
+        self._give_back()
+
+    def _give_back(self) -> None:
         self._ledger.release()
         self._admission.let_in()
         self._pulse.beat()
@@ -252,13 +279,35 @@ class BatchLogWriter:
         if self._report is not None:
             return
         self._dispatcher.close()
-        self._ledger.abandon_all()
+        self._account_for_the_rest()
         self._state = "closed"
         self._admission.dismiss()
+        if self._traffic is not None:
+            self._traffic.end()
         self._boots.end()
         self._delivery.end()
         duration_s = self._now() - self._stop_began_at if self._stop_began_at else 0.0
         self._report = StopReport(stats=self.stats(), outcome=outcome, duration_s=duration_s)
+
+    def _account_for_the_rest(self) -> None:
+        """Every row that is still ours: on the disk from now on, else given up and named. Synchronous."""
+        if self._spool is not None and not self._ledger.is_bare:
+            self._ledger.launch_queue(self._options.max_rows, self._options.max_bytes)
+            flying = self._ledger.flying()
+            is_kept = self._spool.keep_now([each for each in flying if not self._ledger.is_on_disk(each)])
+            for batch in flying:
+                if is_kept or self._ledger.is_on_disk(batch):
+                    self._ledger.spool(batch)
+        self._ledger.abandon_all()
+
+    def _open_traffic(self, spool: Spool) -> SpoolTraffic:
+        is_early = self._on_full == "spill"
+        return SpoolTraffic(
+            spool, self._ledger, self._dispatcher, self._options, self._pulse, spills_early=is_early
+        )
+
+    async def _recover(self, spool: Spool) -> None:
+        self._ledger.recover(await spool.open())
 
     def _on_death(self, is_cancelled: bool) -> None:
         """The collector is gone. A cancel means that the loop ends: nobody will ever deliver the rest."""
@@ -290,14 +339,18 @@ class BatchLogWriter:
 
     def _reasons(self, now: float) -> dict[str, str]:
         reasons = dict(self._dispatcher.reasons(now))
-        if not self._ledger.room:
-            reasons["queue_full"] = f"calls without a place: {self._options.on_full}"
+        if not self._ledger.room and self._on_full != "spill":
+            reasons["queue_full"] = f"calls without a place: {self._on_full}"
+        if self._spool is not None and self._spool.trouble:
+            reasons["spool_ailing"] = self._spool.trouble
+        if self._spool is not None and self._spool.damaged:
+            reasons["spool_damaged"] = f"{self._spool.damaged} rows could not be read"
         return reasons
 
     def _would_refuse(self) -> str | None:
         if reason := self._refusal():
             return reason
-        is_full = self._options.on_full == "reject" and not self._ledger.room
+        is_full = self._on_full == "reject" and not self._ledger.room
         return "queue_full" if is_full else None
 
 

@@ -21,6 +21,9 @@ from backends import (
     LogWriter,
     NoopLogWriter,
     SingleLogWriter,
+    Spool,
+    Strategy,
+    WriteAheadLogWriter,
     sinks,
 )
 
@@ -35,6 +38,7 @@ from .keys import (
     SETTINGS,
     SHUTDOWN,
     SINK,
+    SPOOL,
     WRITER,
     Lifecycle,
 )
@@ -67,7 +71,7 @@ def build_app(settings: Settings) -> web.Application:
     app[SHUTDOWN] = Shutdown(settings.shutdown)
     add_middlewares(app)
     add_routes(app)
-    app.cleanup_ctx.extend([_sink, _writer, _providers, _pumps])
+    app.cleanup_ctx.extend([_sink, _spool, _writer, _providers, _pumps])
     return app
 
 
@@ -83,8 +87,17 @@ async def _sink(app: web.Application) -> AsyncIterator[None]:
         yield
 
 
+async def _spool(app: web.Application) -> AsyncIterator[None]:
+    settings = app[SETTINGS]
+    is_needed = settings.spool.mode != "off" and settings.log_writer_strategy.sink is not None
+    spool = app[SPOOL] = Spool(settings.spool) if is_needed else None
+    yield
+    if spool is not None:
+        await spool.close()
+
+
 async def _writer(app: web.Application) -> AsyncIterator[None]:
-    writer = app[WRITER] = _build_writer(app[SETTINGS], app[SINK], app[METRICS])
+    writer = app[WRITER] = _build_writer(app)
     app[METRICS].watch(writer)
     app[METRICS].watch_pumps(lambda: len(app[PUMPS]))
     await writer.start()
@@ -109,22 +122,30 @@ async def _pumps(app: web.Application) -> AsyncIterator[None]:
     await pumps.ended(CANCELLED_PUMPS_S)
 
 
-def _build_writer(settings: Settings, sink: LogSink | None, metrics: Metrics) -> LogWriter:
+def _build_writer(app: web.Application) -> LogWriter:
+    settings, sink, spool = app[SETTINGS], app[SINK], app[SPOOL]
     strategy = settings.log_writer_strategy
     if sink is None or strategy.sink is None:
         return NoopLogWriter()
     boot_id = uuid7()
-    build = SingleLogWriter if strategy.kind == "single" else BatchLogWriter
-    return build(
+    letters = DeadLetterFile(settings.dead_letters_folder, boot_id, settings.dead_letters.max_bytes)
+    return _writer_class(strategy, spool)(
         sink,
         settings.batching,
         sink_name=strategy.sink,
-        dead_letters=DeadLetterFile(settings.dead_letters.path, boot_id, settings.dead_letters.max_bytes),
+        dead_letters=letters,
         boot_id=boot_id,
-        observer=metrics,
+        observer=app[METRICS],
         stop_deadline_s=settings.shutdown.stop_deadline_s,
         cancel_grace_s=settings.shutdown.cancel_grace_s,
+        spool=spool,
     )
+
+
+def _writer_class(strategy: Strategy, spool: Spool | None) -> type[BatchLogWriter]:
+    if strategy.kind == "single":
+        return SingleLogWriter
+    return WriteAheadLogWriter if spool is not None and spool.is_write_ahead else BatchLogWriter
 
 
 @asynccontextmanager

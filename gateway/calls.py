@@ -20,7 +20,7 @@ from weakref import WeakSet
 
 from backends import Place, UsageRecord, UsageSource
 
-from .endings import CLIENT_HAD_GONE, SHUTDOWN, Ending
+from .endings import CLIENT_HAD_GONE, CRASH, SHUTDOWN, Ending
 from .estimate import estimate, text_characters
 from .pricing import Price, cost
 from .providers.base import Answer, Event
@@ -112,6 +112,10 @@ class Call:
         if answer.usage is None:
             self.characters = text_characters(answer.body)
 
+    def intent(self) -> UsageRecord:
+        """The row as it would read if the process died during the call."""
+        return self._record(CRASH, None)
+
     def finish(self, ending: Ending) -> None:
         """Make the row and hand it over. Synchronous, so that no cancel comes between; only the first
         ending counts."""
@@ -131,7 +135,7 @@ class Call:
         if self.place is not None:
             await self.place.durable()
 
-    def _record(self, ending: Ending, latency_s: float) -> UsageRecord:
+    def _record(self, ending: Ending, latency_s: float | None) -> UsageRecord:
         facts = self.facts
         usage, source, usd = self._known_use()
         return UsageRecord(
@@ -157,12 +161,12 @@ class Call:
             reasoning_tokens=usage.reasoning_tokens,
             usage_source=source,
             cost=usd,
-            latency_ms=round(latency_s * 1000, 3),
+            latency_ms=None if latency_s is None else round(latency_s * 1000, 3),
             ttft_ms=None if self.ttft_s is None else round(self.ttft_s * 1000, 3),
             tags=facts.tags,
         )
 
-    def _status_code(self, ending: Ending) -> int:
+    def _status_code(self, ending: Ending) -> int | None:
         is_unheard = ending.status_code == CLIENT_HAD_GONE
         return CLIENT_HAD_GONE if is_unheard else self.status_sent or ending.status_code
 
@@ -183,7 +187,7 @@ class Call:
         return TokenUsage(), "none"
 
     def _cost(self, usage: TokenUsage, source: UsageSource) -> Decimal | None:
-        if self.facts.price is None or (source == "estimate" and not self.estimate_cost):
+        if self.facts.price is None or source == "none" or (source == "estimate" and not self.estimate_cost):
             return None
         return cost(self.facts.price, usage)
 

@@ -14,11 +14,12 @@ CLIENT_HAD_GONE = 499
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
-    """How a call ended. ``status_code`` is the HTTP status sent, 499 when the client had gone."""
+    """How a call ended. ``status_code`` is the HTTP status sent, 499 when the client had gone, None when
+    nobody lived to send one."""
 
     status: Status
     end_reason: EndReason
-    status_code: int
+    status_code: int | None
     error_code: str | None = None
     error_message: str | None = None
 
@@ -30,6 +31,7 @@ class Ending:
 COMPLETE = Ending(status="success", end_reason="complete", status_code=200)
 CLIENT_LEFT = Ending(status="cancelled", end_reason="client_disconnect", status_code=CLIENT_HAD_GONE)
 SHUTDOWN = Ending(status="cancelled", end_reason="shutdown", status_code=503, error_code="shutting_down")
+CRASH = Ending(status="cancelled", end_reason="crash", status_code=None)
 BUG = Ending(status="error", end_reason="internal_error", status_code=500, error_code="internal_error")
 
 

@@ -10,7 +10,7 @@ from aiohttp import web
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from backends import LogSink, LogWriter
+    from backends import LogSink, LogWriter, Spool
 
     from .auth import Principal
     from .calls import RunningCalls
@@ -36,6 +36,7 @@ SETTINGS: web.AppKey[Settings] = web.AppKey("settings")
 LIFECYCLE: web.AppKey[Lifecycle] = web.AppKey("lifecycle", Lifecycle)
 WRITER: web.AppKey[LogWriter] = web.AppKey("writer")
 SINK: web.AppKey[LogSink | None] = web.AppKey("sink")
+SPOOL: web.AppKey[Spool | None] = web.AppKey("spool")
 PROVIDERS: web.AppKey[Mapping[str, Provider]] = web.AppKey("providers")
 PRICES: web.AppKey[Prices] = web.AppKey("prices")
 CALLS: web.AppKey[RunningCalls] = web.AppKey("calls")

@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
 from backends import (
-    DEFAULT_FOLDER,
     DEFAULT_MAX_BYTES,
     BatchingOptions,
     SinkOptions,
+    SpoolOptions,
     Strategy,
     StrategyError,
     parse_strategy,
@@ -102,9 +102,8 @@ Seconds: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class DeadLetterSettings(Section):
-    """The file of the rows that the sink refuses for good; ``path`` is its folder."""
+    """The file of the rows that the sink refuses for good, in ``<spool.path>-dead/``."""
 
-    path: Path = DEFAULT_FOLDER
     max_bytes: int = Field(default=DEFAULT_MAX_BYTES, ge=1)
 
 
@@ -174,12 +173,24 @@ class Settings(Section):
     budget_strategy: Literal["disabled"] = "disabled"
     sinks: dict[str, dict[str, Any]] = Field(default={}, repr=False)
     batching: BatchingOptions = Field(default_factory=lambda: BatchingOptions.model_validate({}))
+    spool: SpoolOptions = SpoolOptions()
     dead_letters: DeadLetterSettings = DeadLetterSettings()
     streams: StreamSettings = StreamSettings()
     shutdown: ShutdownSettings = ShutdownSettings()
     providers: dict[ProviderName, ProviderSettings] = {}
     pricing: dict[PricedModel, PriceEntry] = {}
     estimate_cost: bool = False
+
+    @model_validator(mode="after")
+    def _spills_somewhere(self) -> Self:
+        if self.batching.on_full == "spill" and self.spool.mode == "off":
+            raise ValueError("batching.on_full is spill and spool.mode is off; turn the spool on, or block")
+        return self
+
+    @property
+    def dead_letters_folder(self) -> Path:
+        """Beside the spool, whatever its mode."""
+        return self.spool.path.with_name(self.spool.path.name + "-dead")
 
 
 def sink_options(settings: Settings) -> SinkOptions:

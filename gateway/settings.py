@@ -91,7 +91,8 @@ class _Loading:
             return settings
         own = settings.sinks.get(strategy.sink, {})
         self._checked(sink.Options, own, known, ("sinks", strategy.sink))
-        batching = settings.batching.with_defaults_of(sink.batching_defaults)
+        on_full = "block" if settings.spool.mode == "off" else "spill"
+        batching = settings.batching.with_defaults_of({**sink.batching_defaults, "on_full": on_full})
         return settings.model_copy(update={"batching": batching})
 
     def _strategy(self) -> Strategy:

@@ -22,6 +22,7 @@ from ..record import UsageRecord, stamped
 from ..reports import StopReport
 from ..sanitise import sanitise
 from ..sink import LogSink
+from ..spool import Spool
 from ..usage_query import UsageQuery
 from ..writer import BatchLogWriter
 from .faults import FaultySink
@@ -153,11 +154,12 @@ def build_writer(
     box: LetterBox,
     kind: type[BatchLogWriter] = BatchLogWriter,
     rng: Random | None = None,
+    spool: Spool | None = None,
     **options: Any,
 ) -> BatchLogWriter:
     """A writer, not started, with seeded jitter. ``options`` are those of ``BatchingOptions``."""
-    rng = rng or Random(SEED)
-    return kind(sink, BatchingOptions(**options), sink_name="rigged", dead_letters=box, rng=rng)
+    rng, limits = rng or Random(SEED), BatchingOptions(**options)
+    return kind(sink, limits, sink_name="rigged", dead_letters=box, rng=rng, spool=spool)
 
 
 @asynccontextmanager

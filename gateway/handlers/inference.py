@@ -62,9 +62,10 @@ async def _infer(request: web.Request, parse: Callable[[bytes], InferenceRequest
     route = resolve(asked.model, providers)
     body = asked.upstream_body(route.model)
     request.app[CALLS].track()
-    place = await _admit(request)
+    call = _prepare(request, asked, route)
+    call.place = await _admit(request, call)
     # From here on there is exactly one row: nothing that can fail stands between the place and the try.
-    call = _begin(request, asked, route, place)
+    request[HAS_ROW] = True  # the call's own end counts it in the metrics, with or without a place
     try:
         return await _answer(request, call, asked, providers[route.provider], body)
     except asyncio.CancelledError:
@@ -78,11 +79,11 @@ async def _infer(request: web.Request, parse: Callable[[bytes], InferenceRequest
             call.finish(BUG)
 
 
-async def _admit(request: web.Request) -> Place | None:
+async def _admit(request: web.Request, call: Call) -> Place | None:
     if request.app[LIFECYCLE].is_closed_to_calls:
         raise ServiceUnavailable(DRAINING, code="draining")
     try:
-        place = await request.app[WRITER].reserve()
+        place = await request.app[WRITER].reserve(intent=call.intent)
     except asyncio.CancelledError:
         if not is_stop(request):
             raise
@@ -95,8 +96,7 @@ async def _admit(request: web.Request) -> Place | None:
     raise ServiceUnavailable(message, code=f"usage_log_{place.reason}", headers={"Retry-After": "1"})
 
 
-def _begin(request: web.Request, asked: InferenceRequest, route: Route, place: Place | None) -> Call:
-    request[HAS_ROW] = True  # the call's own end counts it in the metrics, with or without a place
+def _prepare(request: web.Request, asked: InferenceRequest, route: Route) -> Call:
     principal = request[PRINCIPAL]
     facts = Facts(
         request_id=request[REQUEST_ID],
@@ -109,7 +109,7 @@ def _begin(request: web.Request, asked: InferenceRequest, route: Route, place: P
         user_id=principal.user_id,
         tags=asked.tags,
     )
-    call = Call(facts, place, request.app[METRICS], request.app[SETTINGS].estimate_cost)
+    call = Call(facts, None, request.app[METRICS], request.app[SETTINGS].estimate_cost)
     return request.app[CALLS].begin(call)
 
 

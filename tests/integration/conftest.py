@@ -392,7 +392,7 @@ async def gateways(aiohttp_server, unused_tcp_port_factory, tmp_path, log):
                 "faulty": {"database": database},
                 "sqlite": {"path": str(tmp_path / f"{database}.db")},
             },
-            "dead_letters": {"path": str(tmp_path / "dead")},
+            "spool": {"mode": "off", "path": str(tmp_path / "spool")},
             "providers": {**providers, "nobody": _provider(nobody, timeout_s)},
             "pricing": PRICES,
             **settings,
@@ -456,10 +456,10 @@ def _watch_places(gateway):
     writer = gateway.app[WRITER]
     reserve = writer.reserve
 
-    async def watched(row_id=None):
+    async def watched(row_id=None, intent=None):
         gateway.asking += 1
         gateway.has_asked.set()
-        place = await reserve(row_id)
+        place = await reserve(row_id, intent)
         if isinstance(place, Place):
             gateway.begun.append(place.id)
         return place

@@ -164,7 +164,7 @@ async def test_a_row_that_the_sink_refuses_for_good_is_a_dead_letter(gateways, t
 
     assert len(await gateway.rows()) == 1
     assert gateway.counts.dead_lettered == 1
-    (file,) = (tmp_path / "dead").glob("*.jsonl")
+    (file,) = (tmp_path / "spool-dead").glob("*.jsonl")
     assert response.headers["x-usage-id"] in file.read_text()
 
 

@@ -51,8 +51,6 @@ DRIVERS = {"postgres": "asyncpg", "mongo": "motor", "clickhouse": "clickhouse_co
 
 NOT_LANDED = (
     ("store",),
-    ("batching", "on_full"),
-    ("spool",),
     ("streams", "keepalive_s"),
     ("providers", "anthropic"),
     ("models",),
@@ -150,7 +148,7 @@ def test_the_commented_file_says_every_key_with_its_default() -> None:
     defaults = load_settings(None, KEY)
 
     assert set(written) == set(Settings.model_fields)
-    for section in ("batching", "dead_letters", "streams", "shutdown"):
+    for section in ("batching", "spool", "dead_letters", "streams", "shutdown"):
         assert set(written[section]) == set(type(getattr(settings, section)).model_fields)
     assert set(written["sinks"]["sqlite"]) == set(type(sink_options(settings)).model_fields)
     for key in set(written) - {"sinks", "providers", "pricing"}:

@@ -29,7 +29,7 @@ def price(value: str, name: str = "a:b") -> str:
 BAD = [
     ("prot: 1", 1, "prot", "did you mean port?"),
     ("host: a\nstore: {url: x}", 2, "store", "known here: host, port,"),
-    ("spool: {mode: off}", 1, "spool", "not a known key"),
+    ("spool: {mode: on}", 1, "spool.mode", "give 'off', 'spill' or 'write_ahead'"),
     ("models: {}", 1, "models", "not a known key"),
     (
         "streams:\n  max_pumps: 1\n  keepalive_s: 15",
@@ -38,8 +38,8 @@ BAD = [
         "known here: after_disconnect_s",
     ),
     ("batching: {max_row: 1}", 1, "batching.max_row", "did you mean max_rows?"),
-    ("batching: {on_full: spill}", 1, "batching.on_full", "give 'block', 'shed' or 'reject'"),
-    ("batching: {on_full: off}", 1, "batching.on_full", "give 'block', 'shed' or 'reject'"),
+    ("batching: {on_full: none}", 1, "batching.on_full", "give 'block', 'spill', 'shed' or 'reject'"),
+    ("batching: {on_full: off}", 1, "batching.on_full", "give 'block', 'spill', 'shed' or 'reject'"),
     ("batching: {max_rows: yes}", 1, "batching.max_rows", "give a number"),
     ("batching: {max_rows: 0}", 1, "batching.max_rows", "give at least 1"),
     ("batching: {max_rows: 1.5}", 1, "batching.max_rows", "give a whole number"),

@@ -1,0 +1,65 @@
+"""One folder per instance under ``spool.path``, each under a lock that ends with its process.
+
+Takes the path; gives a folder that nobody else has. A folder whose owner died is free, and whoever comes
+next takes it over with all that is in it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+PREFIX = "instance-"
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolFolder:
+    """A folder of ours for as long as ``_lock`` is open."""
+
+    path: Path
+    _lock: int
+
+    @property
+    def database(self) -> Path:
+        """Where the rows are."""
+        return self.path / "spool.db"
+
+    def release(self) -> None:
+        """Let others have it."""
+        os.close(self._lock)
+
+
+def claim(root: Path) -> SpoolFolder:
+    """The first folder that nobody has, made if there is none. Raises ``OSError``."""
+    root.mkdir(parents=True, exist_ok=True)
+    for folder in _candidates(root):
+        if claimed := _try(folder):
+            return claimed
+    raise AssertionError("there is always one more number")
+
+
+def abandoned(root: Path) -> Iterator[SpoolFolder]:
+    """Folders with rows whose owners are gone; each is ours from then on, until it is released."""
+    for folder in sorted(root.glob(f"{PREFIX}*")):
+        if (folder / "spool.db").exists() and (claimed := _try(folder)):
+            yield claimed
+
+
+def _candidates(root: Path) -> Iterator[Path]:
+    for number in count(1):
+        yield root / f"{PREFIX}{number}"
+
+
+def _try(folder: Path) -> SpoolFolder | None:
+    folder.mkdir(exist_ok=True)
+    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    return SpoolFolder(folder, lock)

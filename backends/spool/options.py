@@ -1,0 +1,23 @@
+"""The knobs of the spool, as they stand under ``spool`` in the configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class SpoolOptions(BaseModel):
+    """``spill``: rows go to disk when memory is full, when their batch is overdue, and at the end of a stop.
+    ``write_ahead``: every call's intent is on disk before its provider is called, its row before its answer.
+    ``sync``: what a power cut may take: the last commits (``normal``) or nothing (``full``); a process that
+    dies loses nothing either way. ``min_free_bytes``: the disk is left that much."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    mode: Literal["off", "spill", "write_ahead"] = "spill"
+    path: Path = Path("./data/spool")
+    sync: Literal["normal", "full"] = "normal"
+    max_bytes: int = Field(default=1024 * 1024 * 1024, ge=1024 * 1024)
+    min_free_bytes: int = Field(default=64 * 1024 * 1024, ge=0)

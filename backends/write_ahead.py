@@ -1,0 +1,50 @@
+"""``batch`` with a journal: the intent is on disk before the provider is called, the row before its answer.
+
+What the process holds in memory the disk holds too, until the sink has it. While the disk is ailing, calls go
+on without a journal and readiness says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from uuid import UUID
+
+from .admission import Intent, Place, Receipt, Refused
+from .record import UsageRecord
+from .writer import BatchLogWriter
+
+JOURNAL_S = 1.0
+"""A disk that takes longer is ailing: no call waits for it any longer."""
+
+
+class WriteAheadLogWriter(BatchLogWriter):
+    """Needs a spool. See ``LogWriter``."""
+
+    async def reserve(self, row_id: UUID | None = None, intent: Intent | None = None) -> Place | Refused:
+        """See ``LogWriter.reserve``; waits for the group commit of ``intent``."""
+        place = await super().reserve(row_id)
+        if intent is None or isinstance(place, Refused) or self._spool is None:
+            return place
+        written = self._spool.intend(replace(intent(), id=place.id, boot_id=None, seq=0))
+        try:
+            await asyncio.wait({written}, timeout=JOURNAL_S)
+        except BaseException:
+            place.release()
+            raise
+        return place
+
+    async def settled(self, receipt: Receipt) -> None:
+        """Wait for the group commit of the row, at most ``JOURNAL_S``."""
+        await asyncio.wait({receipt}, timeout=JOURNAL_S)
+
+    def release(self, row_id: UUID) -> None:
+        """Take an unused place back, and its intent."""
+        super().release(row_id)
+        if self._spool is not None:
+            self._spool.forget_intent(row_id)
+
+    def _receipt(self, row: UsageRecord) -> Receipt | None:
+        if self._spool is None or self._state == "closed":
+            return None
+        return self._spool.journal(row)

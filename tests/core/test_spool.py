@@ -1,0 +1,267 @@
+"""The core with a disk beside it: spilling, stopping, coming back, journalling, trouble."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backends import BatchLogWriter, Place, SingleLogWriter
+from backends.errors import NotDurable
+from backends.memory import MemoryDatabase, MemorySink
+from backends.spool import Spool, SpoolOptions
+from backends.testing import FaultySink, fail, fatal, lose_ack, make_record, virtual_clock
+from backends.testing.rig import LetterBox, Rig, build_writer, until
+from backends.write_ahead import WriteAheadLogWriter
+
+
+@asynccontextmanager
+async def spooling(
+    folder: Path,
+    database: MemoryDatabase | None = None,
+    *,
+    kind: type[BatchLogWriter] = BatchLogWriter,
+    mode: str = "spill",
+    fault: Any = None,
+    box: LetterBox | None = None,
+    **options: Any,
+) -> AsyncIterator[Rig]:
+    """A writer with a spool in ``folder``; leaving stops it and closes the spool, as the gateway does."""
+    box = box or LetterBox()
+    sink = FaultySink(MemorySink(MemoryDatabase() if database is None else database))
+    sink.always = fault
+    spool = Spool(SpoolOptions(mode=mode, path=folder, min_free_bytes=0))  # type: ignore[arg-type]
+    rig = Rig(build_writer(sink, box, kind, spool=spool, **options), sink, box)
+    await rig.writer.start()
+    try:
+        yield rig
+    finally:
+        report = await rig.writer.stop(2)
+        await spool.close()
+        counts = report.stats.counts
+        assert counts.unaccounted == 0 and counts.queued == counts.in_flight == 0, counts
+
+
+def rows_on_disk(folder: Path) -> int:
+    return sum(
+        sqlite3.connect(path).execute("SELECT count(*) FROM rows").fetchone()[0]
+        for path in folder.glob("instance-*/spool.db")
+    )
+
+
+@virtual_clock
+async def test_03_stop_deadline_then_cancel_spools_what_is_left(tmp_path: Path) -> None:
+    database = MemoryDatabase()
+    async with spooling(tmp_path, database, linger_s=0, max_rows=10) as rig:
+        rig.sink.always = rig.sink.hang(heeds_cancel=True)
+        ids = await rig.put_many(25)
+        report = await rig.writer.stop(5)
+        assert report.is_clean
+        assert (report.stats.counts.spooled, report.stats.counts.abandoned) == (25, 0)
+    assert rows_on_disk(tmp_path) == 25
+
+    async with spooling(tmp_path, database) as rig:
+        await until(lambda: len(database.rows) == 25)
+        counts = rig.writer.stats().counts
+        assert (counts.accepted, counts.recovered) == (25, 25)
+
+    assert sorted(database.rows) == sorted(ids)
+    assert rows_on_disk(tmp_path) == 0
+
+
+@virtual_clock
+async def test_08_a_dying_loop_leaves_its_rows_on_the_disk(tmp_path: Path) -> None:
+    async with spooling(tmp_path, linger_s=3600) as rig:
+        await rig.put_many(7)
+        report = rig.writer.close_now()
+        assert report.stats.counts.spooled == 7
+
+
+@virtual_clock
+async def test_a_stop_with_the_sink_down_is_clean_and_the_next_start_delivers_under_the_same_batch_id(
+    tmp_path: Path,
+) -> None:
+    database = MemoryDatabase()
+    async with spooling(tmp_path, database, linger_s=0, fault=fail()) as rig:
+        await rig.put_many(40)
+        await asyncio.sleep(5)
+        (batch_id,) = set(rig.sink.batch_ids())
+    async with spooling(tmp_path, database) as rig:
+        await until(lambda: len(database.rows) == 40)
+        assert set(rig.sink.batch_ids()) == {batch_id}
+
+
+@virtual_clock
+async def test_20_commit_unknown_then_deadline(tmp_path: Path) -> None:
+    database = MemoryDatabase()
+    async with spooling(tmp_path, database, linger_s=0, batch_deadline_s=20, fault=lose_ack()) as rig:
+        await rig.put_many(9)
+        await until(lambda: rig.writer.stats().counts.spooled == 9)
+        rig.sink.heal()
+        await until(lambda: rig.writer.stats().counts.duplicates == 9)
+    assert len(database.rows) == 9
+
+
+@virtual_clock
+async def test_32_fatal_auth_or_schema_keeps_rows_and_heals(tmp_path: Path) -> None:
+    async with spooling(tmp_path, linger_s=0, batch_deadline_s=20, fault=fatal()) as rig:
+        await rig.put_many(5)
+        await asyncio.sleep(60)
+        counts = rig.writer.stats().counts
+        assert (counts.spooled, counts.dead_lettered) == (5, 0)
+        rig.sink.heal()
+        await until(lambda: rig.writer.stats().counts.committed == 5)
+
+
+@virtual_clock
+async def test_without_room_in_memory_calls_have_their_place_on_the_disk(tmp_path: Path) -> None:
+    database = MemoryDatabase()
+    async with spooling(tmp_path, database, linger_s=0, max_rows=10, max_queue_rows=50, fault=fail()) as rig:
+        for _ in range(1000):
+            await rig.put()
+            await asyncio.sleep(0.005)
+            assert rig.writer.stats().queue_rows <= 2 * 50
+        assert rig.writer.stats().shed == {}
+        assert rig.writer.stats().counts.spooled > 900
+        rig.sink.heal()
+        await until(lambda: len(database.rows) == 1000)
+        counts = rig.writer.stats().counts
+        assert (counts.committed, counts.spooled, counts.duplicates) == (1000, 0, 0)
+
+
+@virtual_clock
+async def test_a_poison_row_from_the_disk_is_buried_and_leaves_the_disk(tmp_path: Path) -> None:
+    async with spooling(tmp_path, linger_s=0, fault=fail()) as rig:
+        ids = await rig.put_many(16)
+        await asyncio.sleep(3)
+    box = LetterBox()
+    database = MemoryDatabase()
+    async with spooling(tmp_path, database, box=box) as rig:
+        rig.sink.poison(lambda row: row.id == ids[5])
+        await until(lambda: len(database.rows) == 15)
+        await until(lambda: rig.writer.stats().counts.dead_lettered == 1)
+        assert box.ids() == [ids[5]]
+    assert rows_on_disk(tmp_path) == 0
+
+
+@virtual_clock
+async def test_single_puts_on_the_disk_what_it_could_not_commit_within_the_call(tmp_path: Path) -> None:
+    database = MemoryDatabase()
+    async with spooling(tmp_path, database, kind=SingleLogWriter, attempt_timeout_s=3, fault=fail()) as rig:
+        place = await rig.place()
+        place.put(make_record())
+        with pytest.raises(NotDurable, match="spooled"):
+            await place.durable()
+        rig.sink.heal()
+        await until(lambda: list(database.rows) == [place.id])
+
+
+@virtual_clock
+async def test_52_an_ailing_disk_shows_and_the_rows_stay_in_memory(tmp_path: Path) -> None:
+    async with spooling(tmp_path, linger_s=0, batch_deadline_s=5, fault=fail()) as rig:
+        assert rig.writer._spool is not None
+
+        def broken(*_: object) -> None:
+            raise sqlite3.OperationalError("database or disk is full")
+
+        await rig.put_many(3)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("backends.spool.store.SpoolStore.apply", broken)
+            await until(lambda: "spool_ailing" in rig.writer.stats().degraded)
+            assert rig.writer.stats().counts.spooled == 0
+        await until(lambda: rig.writer.stats().counts.spooled == 3)
+        assert "spool_ailing" not in rig.writer.stats().degraded
+
+
+@virtual_clock
+async def test_48_write_ahead_has_every_answered_row_and_running_call_on_the_disk(
+    tmp_path: Path,
+) -> None:
+    """What a kill -9 leaves is what is on the disk at that moment: it is copied and opened by another run."""
+    ahead = tmp_path / "ahead"
+    async with spooling(ahead, kind=WriteAheadLogWriter, mode="write_ahead", linger_s=3600) as rig:
+        answered = await rig.place()
+        answered.put(make_record())
+        await answered.durable()
+        intent = make_record(status="cancelled", end_reason="crash", cost=None)
+        running = await rig.writer.reserve(intent=lambda: intent)
+        assert isinstance(running, Place)
+        copy = copy_of(ahead, tmp_path / "copy")
+        running.release()
+
+    database = MemoryDatabase()
+    async with spooling(copy, database) as rig:
+        await until(lambda: len(database.rows) == 2)
+        assert rig.writer.stats().counts.recovered == 2
+        boot_id = rig.writer.boot_id
+    assert database.rows[answered.id].status == "success"
+    crashed = database.rows[running.id]
+    assert (crashed.end_reason, crashed.boot_id, crashed.seq) == ("crash", boot_id, 1)
+
+
+@virtual_clock
+async def test_write_ahead_leaves_nothing_on_the_disk_once_the_sink_has_it(tmp_path: Path) -> None:
+    async with spooling(tmp_path, kind=WriteAheadLogWriter, mode="write_ahead", linger_s=0) as rig:
+        for _ in range(20):
+            place = await rig.writer.reserve(intent=make_record)
+            assert isinstance(place, Place)
+            place.put(make_record())
+            await place.durable()
+        await rig.writer.flush(10)
+        released = await rig.writer.reserve(intent=make_record)
+        assert isinstance(released, Place)
+        released.release()
+    assert rows_on_disk(tmp_path) == 0
+
+
+@virtual_clock
+async def test_53_a_second_instance_takes_another_folder_and_the_dead_ones_rows_are_adopted(
+    tmp_path: Path,
+) -> None:
+    database = MemoryDatabase()
+    async with spooling(tmp_path, database, linger_s=0, fault=fail()) as first:
+        async with spooling(tmp_path, database, linger_s=0, fault=fail()) as second:
+            await first.put_many(3)
+            await second.put_many(4)
+            await asyncio.sleep(3)
+        assert len(in_folder(tmp_path, "instance-*")) == 2
+        first.sink.heal()
+        await until(lambda: len(database.rows) == 7)
+        assert first.writer.stats().counts.recovered == 4
+
+
+@virtual_clock
+async def test_51_a_corrupt_file_is_set_aside_and_a_damaged_row_left_out(tmp_path: Path) -> None:
+    async with spooling(tmp_path, linger_s=0, fault=fail()) as rig:
+        await rig.put_many(5)
+        await asyncio.sleep(3)
+    (path,) = in_folder(tmp_path, "instance-*/spool.db")
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE rows SET body = X'7b7d' WHERE place = 2")
+    database = MemoryDatabase()
+    async with spooling(tmp_path, database) as rig:
+        await until(lambda: len(database.rows) == 4)
+        assert "spool_damaged" in rig.writer.stats().degraded
+
+    path.write_bytes(b"no database at all" * 1000)
+    async with spooling(tmp_path, database) as rig:
+        await rig.put()
+    assert in_folder(tmp_path, "instance-*/spool.db.corrupt-*")
+
+
+def in_folder(folder: Path, pattern: str) -> list[Path]:
+    return list(folder.glob(pattern))
+
+
+def copy_of(folder: Path, copy: Path) -> Path:
+    """As a crash leaves it: the files as they stand, without anybody closing them."""
+    for source in folder.glob("instance-*/spool.db*"):
+        target = copy / source.parent.name / source.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(source.read_bytes())
+    return copy
