@@ -5,6 +5,7 @@ This is the door for those who write rows: what is named here is public. Those w
 """
 
 from .admission import Place, Refused
+from .audit import BootAudit, Facts, UnreadableBoot, audit_boots, confirmed
 from .batching import BatchingOptions
 from .codec import to_json
 from .dead_letters import DEFAULT_MAX_BYTES, DeadLetterFile
@@ -20,13 +21,15 @@ from .errors import (
 from .ledger import LedgerCounts
 from .log_writer import LogWriter
 from .noop import NoopLogWriter
+from .ranges import Ranges
 from .record import EndReason, Status, UsageRecord, UsageSource
 from .registry import SinkRegistry, Strategy, parse_strategy, sinks
 from .reports import FlushReport, StopReport, WriterObserver, WriterStats
 from .sanitise import tags_text
 from .single import SingleLogWriter
-from .sink import LogSink, SinkOptions, UsageReader
+from .sink import LogSink, SinkOptions, UsageAuditor, UsageReader
 from .spool import Spool, SpoolOptions
+from .spool.reading import FolderReport, read_letters, read_spools
 from .usage_query import (
     FILTER_COLUMNS,
     GROUP_COLUMNS,
@@ -50,16 +53,20 @@ __all__ = [
     "BackendsError",
     "BatchLogWriter",
     "BatchingOptions",
+    "BootAudit",
     "Cursor",
     "DeadLetterFile",
     "EndReason",
+    "Facts",
     "FlushReport",
+    "FolderReport",
     "LedgerCounts",
     "LogSink",
     "LogWriter",
     "NoopLogWriter",
     "NotDurable",
     "Place",
+    "Ranges",
     "Refused",
     "SingleLogWriter",
     "SinkDriverMissing",
@@ -76,6 +83,8 @@ __all__ = [
     "StrategyError",
     "SummaryQuery",
     "SummaryRow",
+    "UnreadableBoot",
+    "UsageAuditor",
     "UsagePage",
     "UsageQuery",
     "UsageReader",
@@ -84,7 +93,11 @@ __all__ = [
     "WriteAheadLogWriter",
     "WriterObserver",
     "WriterStats",
+    "audit_boots",
+    "confirmed",
     "parse_strategy",
+    "read_letters",
+    "read_spools",
     "sinks",
     "tags_text",
     "to_json",
