@@ -5,7 +5,8 @@ This is the door for those who write rows: what is named here is public. Those w
 """
 
 from .admission import Place, Refused
-from .audit import BootAudit, Facts, UnreadableBoot, audit_boots, confirmed
+from .audit import BootAudit, UnreadableBoot
+from .auditing import Audited, audit_usage
 from .batching import BatchingOptions
 from .codec import to_json
 from .dead_letters import DEFAULT_MAX_BYTES, DeadLetterFile
@@ -50,6 +51,7 @@ __all__ = [
     "GROUP_COLUMNS",
     "GROUP_TIMES",
     "MAX_PAGE_ROWS",
+    "Audited",
     "BackendsError",
     "BatchLogWriter",
     "BatchingOptions",
@@ -57,7 +59,6 @@ __all__ = [
     "Cursor",
     "DeadLetterFile",
     "EndReason",
-    "Facts",
     "FlushReport",
     "FolderReport",
     "LedgerCounts",
@@ -93,8 +94,7 @@ __all__ = [
     "WriteAheadLogWriter",
     "WriterObserver",
     "WriterStats",
-    "audit_boots",
-    "confirmed",
+    "audit_usage",
     "parse_strategy",
     "read_letters",
     "read_spools",

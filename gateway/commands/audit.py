@@ -1,34 +1,19 @@
 """``tallygate logs audit``: is every row that was ever accepted still somewhere, once?
 
-Reads the files of this machine first, then the sink, and where numbers are missing both again: what was on
-its way from one to the other the first time has arrived the second. Works beside running gateways. Changes
-nothing. A gateway on another machine has files of its own: there, its unclosed boots are better judged.
+Works beside running gateways and without one. Changes nothing. Knows the files of this machine alone: what
+the spool of another one holds counts as missing here.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
-from uuid import UUID
 
-from backends import (
-    BootAudit,
-    Facts,
-    FolderReport,
-    LogSink,
-    Ranges,
-    UnreadableBoot,
-    UsageAuditor,
-    audit_boots,
-    confirmed,
-    read_letters,
-    read_spools,
-)
+from backends import Audited, FolderReport, LogSink, UnreadableBoot, UsageAuditor, audit_usage
 
 from ..audit_text import FINDING_COLUMNS, audit_json, finding_lines, totals_line
 from ..settings import Settings, sink_options
@@ -39,8 +24,6 @@ if TYPE_CHECKING:
     from . import Kinds
 
 EXIT_MISSING = 1
-REPEATED_ROWS = 1000
-"""Rows that are named, of one boot, where numbers have more than one."""
 PATIENCE_S = 600.0
 """For one answer of a sink that has to look at every row."""
 
@@ -55,82 +38,54 @@ def add_to(kinds: Kinds) -> list[argparse.ArgumentParser]:
 
 def run(settings: Settings, arguments: argparse.Namespace) -> int:
     """Print what was found; the exit status: 1 if rows are missing, 0 if none, 2 for trouble."""
-    auditing = Auditing(settings)
-    status = with_sink(settings, auditing.run, migrates=False, read_timeout_s=PATIENCE_S)
-    if status:
+    found: list[Audited] = []
+
+    async def use(sink: LogSink) -> None:
+        found.append(await _audited(sink, settings))
+
+    if status := with_sink(settings, use, migrates=False, read_timeout_s=PATIENCE_S):
         return status
-    boots = auditing.boots
-    if arguments.format == "json":
-        sys.stdout.write(json.dumps(audit_json(boots), indent=2) + "\n")
-    else:
-        lines = list(finding_lines(boots))
-        sys.stdout.write(table(FINDING_COLUMNS, lines, has_head=True) if lines else "")
-        sys.stdout.write(f"{totals_line(boots)}\n")
-    for warning in auditing.warnings():
+    (audited,) = found
+    sys.stdout.write(_json(audited) if arguments.format == "json" else _table(audited))
+    for warning in _warnings(audited.files):
         sys.stderr.write(f"{warning}\n")
-    return EXIT_MISSING if any(boot.missing for boot in boots) else 0
+    return EXIT_MISSING if audited.has_missing else 0
 
 
-class Auditing:
-    """One audit: what was read, and what came of it."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._files: tuple[FolderReport, ...] = ()
-        self.boots: tuple[BootAudit, ...] = ()
-
-    async def run(self, sink: LogSink) -> None:
-        """Read and judge; once more if numbers are missing. Raises ``Refused`` and as the sink does."""
-        if not sink.capabilities.audits_usage or not isinstance(sink, UsageAuditor):
-            raise Refused("this sink cannot be audited")
-        try:
-            self.boots = audit_boots(await self._read(sink))
-            if any(boot.missing for boot in self.boots):
-                self.boots = confirmed(self.boots, audit_boots(await self._read(sink)))
-        except UnreadableBoot as error:
-            raise Refused(str(error)) from error
-
-    def warnings(self) -> Iterable[str]:
-        """What makes the findings less than certain."""
-        for file in self._files:
-            if file.trouble:
-                yield f"{file.folder}: cannot be read ({file.trouble}); rows in there count as missing"
-            if file.damaged:
-                yield f"{file.folder}: {file.damaged} rows are damaged, and count as missing"
-            for path in file.corrupt:
-                yield f"{path}: was set aside; rows in there count as missing"
-            if file.is_owned and file.owner is None:
-                yield f"{file.folder}: a gateway runs there whose boot is not known"
-
-    async def _read(self, auditor: UsageAuditor) -> Facts:
-        """The order matters: files, boots, rows. Whatever was settled before the one is seen in the next."""
-        spools, letters = await asyncio.to_thread(self._read_files)
-        self._files = (*spools, *letters)
-        boots = await auditor.read_boots()
-        runs = await auditor.read_runs()
-        twice = sorted({run.boot_id for run in runs if run.has_repeated})
-        return Facts(
-            boots=(*boots, *(boot for file in letters for boot in file.boots)),
-            runs=runs,
-            repeated={each: await auditor.read_repeated(each, REPEATED_ROWS) for each in twice},
-            spooled=_numbers(spools),
-            dead_lettered=_numbers(letters),
-            running=frozenset(file.owner for file in self._files if file.owner),
-            kept_since=self._kept_since(),
+async def _audited(sink: LogSink, settings: Settings) -> Audited:
+    if not sink.capabilities.audits_usage or not isinstance(sink, UsageAuditor):
+        raise Refused("it cannot be audited")
+    try:
+        return await audit_usage(
+            sink, settings.spool.path, settings.dead_letters_folder, _kept_since(settings)
         )
-
-    def _read_files(self) -> tuple[tuple[FolderReport, ...], tuple[FolderReport, ...]]:
-        spools = read_spools(self._settings.spool.path)
-        return spools, read_letters(self._settings.dead_letters_folder)
-
-    def _kept_since(self) -> datetime | None:
-        days = getattr(sink_options(self._settings), "retention_days", None)
-        return datetime.now(UTC) - timedelta(days=days) if days else None
+    except UnreadableBoot as error:
+        raise Refused(str(error)) from error
 
 
-def _numbers(files: Sequence[FolderReport]) -> Mapping[UUID, Ranges]:
-    numbers: dict[UUID, Ranges] = {}
+def _kept_since(settings: Settings) -> datetime | None:
+    days = getattr(sink_options(settings), "retention_days", None)
+    return datetime.now(UTC) - timedelta(days=days) if days else None
+
+
+def _json(audited: Audited) -> str:
+    return json.dumps(audit_json(audited.boots), indent=2) + "\n"
+
+
+def _table(audited: Audited) -> str:
+    lines = list(finding_lines(audited.boots))
+    head = table(FINDING_COLUMNS, lines, has_head=True) if lines else ""
+    return f"{head}{totals_line(audited.boots)}\n"
+
+
+def _warnings(files: Sequence[FolderReport]) -> Iterator[str]:
+    """What makes the findings less than certain."""
     for file in files:
-        for boot_id, some in file.numbers.items():
-            numbers[boot_id] = numbers.get(boot_id, Ranges()) | some
-    return numbers
+        if file.trouble:
+            yield f"{file.folder}: cannot be read ({file.trouble}); its rows count as missing"
+        if file.damaged:
+            yield f"{file.folder}: {file.damaged} rows are damaged, and count as missing"
+        for path in file.corrupt:
+            yield f"{path}: was set aside; rows that only it has count as missing"
+        if file.is_owned and file.owner is None:
+            yield f"{file.folder}: belongs to a running gateway whose boot is not known"
