@@ -16,9 +16,11 @@ from zlib import crc32
 import pytest
 from uuid_utils.compat import uuid7
 
+from backends.auditing import audit_usage
 from backends.codec import to_json
+from backends.memory import MemoryOptions, MemorySink
 from backends.ranges import Ranges
-from backends.record import Batch
+from backends.record import Batch, Boot
 from backends.spool.reading import read_letters, read_spools, spooled_rows
 from backends.spool.store import Changes, SpoolStore
 from backends.testing import MOMENT, make_records
@@ -225,3 +227,43 @@ def test_letters_are_read_and_the_boots_beside_them(folder):
 
     assert (report.rows, report.numbers, report.trouble) == (2, {BOOT: Ranges.of([1, 2])}, None)
     assert [(boot.id, boot.last_seq, boot.abandoned) for boot in report.boots] == [(BOOT, 9, "3-4")]
+
+
+# --- an audit beside an owner
+
+
+async def test_the_gaps_of_a_boot_that_has_the_lock_are_under_way(folder, tmp_path):
+    rows = numbered(6)
+    async with MemorySink.open(MemoryOptions()) as sink:
+        await sink.write(Batch.of((rows[0], rows[5])))
+        await sink.record_boot(Boot(id=BOOT, started_at=MOMENT))
+        with store_in(folder) as store:
+            store.apply(Changes(rows=[rows[2]]))
+            (folder / "owner").write_text(f"{BOOT}\n")
+
+            with held(folder):
+                (running,) = (await audit_usage(sink, folder.parent, tmp_path / "none", None)).boots
+            (gone,) = (await audit_usage(sink, folder.parent, tmp_path / "none", None)).boots
+
+    assert (running.state, str(running.under_way), str(running.missing)) == ("running", "2,4-5", "")
+    assert (gone.state, str(gone.missing), str(gone.spooled)) == ("never_closed", "2,4-5", "3")
+
+
+async def test_a_row_that_goes_from_the_file_to_the_sink_meanwhile_is_not_missing(folder, tmp_path):
+    rows = numbered(3)
+
+    class Moving(MemorySink):
+        """The last row leaves its file before the file is read, and arrives after the rows were."""
+
+        async def read_runs(self):
+            runs = await super().read_runs()
+            await self.write(Batch.of(rows))
+            return runs
+
+    async with Moving.open(MemoryOptions()) as sink:
+        await sink.write(Batch.of(rows[:2]))
+        await sink.record_boot(Boot(id=BOOT, started_at=MOMENT, closed_at=MOMENT, last_seq=3))
+
+        (boot,) = (await audit_usage(sink, tmp_path / "none", tmp_path / "none", None)).boots
+
+    assert boot.is_whole and len(boot.stored) == 3

@@ -14,12 +14,13 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from uuid_utils.compat import uuid7
 
 import backends
 from backends import to_json
-from backends.record import COLUMNS, Batch
+from backends.record import COLUMNS, Batch, Boot
 from backends.sqlite import SqliteOptions, SqliteSink
-from backends.testing import make_full_record, make_record, make_records
+from backends.testing import MOMENT, make_full_record, make_record, make_records
 from gateway import cli, usage_text
 
 
@@ -327,3 +328,104 @@ def test_a_summary_of_no_group_is_its_head_alone(run):
     (head,) = run("logs", "summary", "--user-id", "nobody", "--group-by", "model")[1].splitlines()
 
     assert head.split()[:3] == ["model", "calls", "errors"]
+
+
+# --- logs audit, logs spool
+
+
+def stored_by(boot, *numbers):
+    async def write():
+        async with SqliteSink.open(SqliteOptions(path="data/usage.db")) as sink:
+            await sink.write(Batch.of(tuple(make_record(boot_id=boot.id, seq=n) for n in numbers)))
+            await sink.record_boot(boot)
+
+    asyncio.run(write())
+
+
+def closed_boot(last_seq, abandoned=""):
+    return Boot(id=uuid7(), started_at=MOMENT, closed_at=MOMENT, last_seq=last_seq, abandoned=abandoned)
+
+
+def test_audit_ends_with_0_and_one_line_when_every_row_is_there(run):
+    stored_by(closed_boot(3), 1, 2, 3)
+
+    status, out, err = run("logs", "audit")
+
+    assert (status, err) == (0, "")
+    assert out == (
+        "1 boots, 3 numbers: 3 stored, 0 spooled, 0 dead lettered, 0 abandoned, 0 under way, 0 retired,"
+        " 0 missing, 0 repeated\n"
+    )
+
+
+def test_audit_ends_with_1_and_names_what_is_missing_and_what_was_abandoned(run):
+    boot = closed_boot(9, abandoned="4-5")
+    stored_by(boot, 1, 2, 6, 7)
+
+    status, out, err = run("logs", "audit")
+
+    assert (status, err) == (1, "")
+    cells = [line.split() for line in out.splitlines()]
+    assert cells[0] == ["boot_id", "started_at", "finding", "count", "numbers", "remark"]
+    assert [each[2:] for each in cells[1:-1]] == [
+        ["missing", "1", "3"],
+        ["missing_tail", "2", "8-9", "closed", "with", "9"],
+        ["abandoned", "2", "4-5"],
+    ]
+    assert {each[0] for each in cells[1:-1]} == {str(boot.id)}
+
+
+def test_audit_names_the_rows_that_share_a_number_and_misses_none(run):
+    stored_by(closed_boot(2), 1, 2, 2)
+
+    status, out, _ = run("logs", "audit", "--format", "json")
+
+    (finding,) = json.loads(out)["findings"]
+    ids = {row for (row,) in change("SELECT id FROM usage_logs WHERE seq = 2")}
+    assert (status, finding["finding"], finding["numbers"]) == (0, "repeated", "2")
+    assert set(finding["remark"].split(", ")) == ids
+
+
+def test_audit_tells_of_a_spool_that_it_cannot_read(run):
+    stored_by(closed_boot(2), 1)
+    spool = Path("data/spool/instance-1")
+    spool.mkdir(parents=True)
+    (spool / "spool.db").write_text("Dear friend, " * 200)
+
+    status, _, err = run("logs", "audit")
+
+    assert (status, err.count("\n")) == (1, 1)
+    assert err.startswith("data/spool/instance-1: cannot be read (SQLITE_NOTADB")
+
+
+def test_audit_cuts_a_long_list_of_gaps_in_the_table_alone(run):
+    stored_by(closed_boot(100), *range(2, 101, 2))
+
+    assert "1,3,5,7,9,11,13,15,17,19,21,23,25,27,29,31,33,35,37,39 and 30 more" in run("logs", "audit")[1]
+    (finding,) = json.loads(run("logs", "audit", "--format", "json")[1])["findings"]
+    assert finding["numbers"] == ",".join(str(n) for n in range(1, 100, 2))
+
+
+def test_audit_ends_with_2_for_boots_that_somebody_edited(run):
+    stored_by(closed_boot(2, abandoned="none"), 1, 2)
+
+    status, out, err = run("logs", "audit")
+
+    assert (status, out, err.count("\n")) == (2, "", 1)
+
+
+def test_audit_ends_with_2_where_no_rows_are_kept(run, monkeypatch):
+    monkeypatch.setenv("LOG_WRITER_STRATEGY", "noop")
+
+    assert run("logs", "audit") == (2, "", "log_writer_strategy: noop keeps no rows\n")
+
+
+def test_audit_changes_nothing(run):
+    assert run("logs", "audit")[0] == 2
+
+    assert not Path("data/spool").exists() and not Path("data/usage.db").exists()
+
+
+def test_spool_says_that_there_is_none(run):
+    assert run("logs", "spool") == (0, "no spool and no dead letters here\n", "")
+    assert json.loads(run("logs", "spool", "--format", "json")[1]) == {"data": []}
