@@ -7,9 +7,19 @@ This is the door for those who write rows: what is named here is public. Those w
 from .admission import Place, Refused
 from .batching import BatchingOptions
 from .codec import to_json
-from .dead_letters import DEFAULT_MAX_BYTES, DeadLetterFile
+from .dead_letters import (
+    DEFAULT_MAX_BYTES,
+    DeadLetterFile,
+    KeptLetter,
+    Replayed,
+    UnownedLetters,
+    letters_in,
+    mark_letters,
+    unowned_letters,
+)
 from .errors import (
     BackendsError,
+    DeadLettersUnavailable,
     NotDurable,
     SinkDriverMissing,
     SinkError,
@@ -52,8 +62,10 @@ __all__ = [
     "BatchingOptions",
     "Cursor",
     "DeadLetterFile",
+    "DeadLettersUnavailable",
     "EndReason",
     "FlushReport",
+    "KeptLetter",
     "LedgerCounts",
     "LogSink",
     "LogWriter",
@@ -61,6 +73,7 @@ __all__ = [
     "NotDurable",
     "Place",
     "Refused",
+    "Replayed",
     "SingleLogWriter",
     "SinkDriverMissing",
     "SinkError",
@@ -76,6 +89,7 @@ __all__ = [
     "StrategyError",
     "SummaryQuery",
     "SummaryRow",
+    "UnownedLetters",
     "UsagePage",
     "UsageQuery",
     "UsageReader",
@@ -84,8 +98,11 @@ __all__ = [
     "WriteAheadLogWriter",
     "WriterObserver",
     "WriterStats",
+    "letters_in",
+    "mark_letters",
     "parse_strategy",
     "sinks",
     "tags_text",
     "to_json",
+    "unowned_letters",
 ]
