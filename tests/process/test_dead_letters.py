@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import sqlite3
 from contextlib import closing
 
 BAD = "bad"
+COMMAND = "import sys\nfrom gateway.cli import main\nsys.exit(main(sys.argv[1:]))"
 
 
 def change(database, sql):
@@ -135,3 +137,70 @@ async def test_the_end_that_the_sink_was_not_told_of_is_told_by_the_next_run(ser
 
     with closing(sqlite3.connect(gateway.database)) as file:
         assert file.execute(told, (boot_id,)).fetchone() == (2,)
+
+
+def removal_hangs(root):
+    """Whoever removes a letter from now on is at it for ever; so a test can kill it there."""
+    numbers = ",".join(["(1)"] * 10_000)
+    for statement in (
+        "CREATE TABLE slow (n)",
+        f"INSERT INTO slow VALUES {numbers}",
+        "CREATE TRIGGER hang BEFORE DELETE ON letters "
+        "BEGIN SELECT count(*) FROM slow a, slow b, slow c, slow d; END",
+    ):
+        change(root / "instance-1" / "letters.db", statement)
+
+
+def removal_goes_on(root):
+    change(root / "instance-1" / "letters.db", "DROP TRIGGER hang")
+
+
+async def stored(gateway, row_id):
+    """Returns once the sink has the row."""
+    async with asyncio.timeout(20):
+        while row_id not in [str(row["id"]) for row in await asyncio.to_thread(gateway.rows)]:
+            pass
+
+
+async def test_a_gateway_killed_between_storing_a_row_again_and_removing_its_letter_stores_nothing_twice(
+    serve, serve_unready, gateway_of, run, tmp_path
+):
+    root, config = tmp_path / "data" / "spool-dead", str(tmp_path / "gateway.yml")
+    async with serve_unready() as process, gateway_of(process) as killed:
+        row_id = await buried(killed)
+        mend(killed.database)
+        removal_hangs(root)
+        assert (await run("logs", "replay", "--all", "--config", config))[0] == 0
+        await stored(killed, row_id)
+        killed.process.send(signal.SIGKILL)
+        await killed.exits()
+    removal_goes_on(root)
+
+    async with serve() as gateway:
+        await gateway.ledger_shows(accepted=1, recovered=1, committed=0, duplicates=1, dead_lettered=0)
+        assert await letters(run, config) == []
+        assert await gateway.stop() == 0
+    assert [str(row["id"]) for row in gateway.rows()].count(row_id) == 1
+
+
+async def test_a_replay_killed_between_storing_a_row_and_removing_its_letter_may_be_repeated(
+    serve, script, run, tmp_path
+):
+    root, config = tmp_path / "data" / "spool-dead", str(tmp_path / "gateway.yml")
+    async with serve() as gateway:
+        row_id = await buried(gateway)
+        assert await gateway.stop() == 0
+    mend(gateway.database)
+    removal_hangs(root)
+    async with script(COMMAND, "logs", "replay", "--all", "--config", config) as process:
+        await stored(gateway, row_id)
+        process.send(signal.SIGKILL)
+        await process.exit_status()
+    removal_goes_on(root)
+    assert len(await letters(run, config)) == 1
+
+    status, out, err = await run("logs", "replay", "--all", "--config", config)
+
+    assert (status, err) == (0, ""), out
+    assert await letters(run, config) == []
+    assert [str(row["id"]) for row in gateway.rows()].count(row_id) == 1
