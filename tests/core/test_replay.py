@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from random import Random
 from uuid import UUID
+
+import pytest
 
 from backends import BatchingOptions, BatchLogWriter, DeadLetterFile, letters_in, mark_letters
 from backends.dead_letters import DeadLetter
+from backends.dispatch import Dispatcher
+from backends.errors import SinkFatal
+from backends.ledger import Home, Ledger
 from backends.memory import MemoryDatabase, MemorySink
 from backends.record import Batch, UsageRecord, stamped
+from backends.retry import Backoff
 from backends.spool import Spool, SpoolOptions
 from backends.testing import FaultySink, fail, lose_ack, make_record, virtual_clock
-from backends.testing.rig import LetterBox, Rig, running, until
+from backends.testing.rig import SEED, LetterBox, Rig, running, until
 
 
 class Run:
@@ -272,3 +279,38 @@ async def test_a_marked_row_is_never_in_flight_twice() -> None:
 
 def _check(rig: Rig) -> None:
     assert rig.writer.stats().counts.unaccounted == 0
+
+
+@pytest.mark.parametrize("home", ["spooled", "dead_lettered"])
+@pytest.mark.parametrize("has_disk", [False, True])
+def test_rows_of_the_disk_go_back_there_when_everything_is_given_up(home: Home, has_disk: bool) -> None:
+    """``single`` gives up what waits once the sink is down; what the disk has already need not be."""
+    ledger = Ledger(make_record().id, 1000, 10**9)
+    dispatcher = Dispatcher(
+        ledger,
+        BatchingOptions(linger_s=0),
+        sink="acme",
+        dead_letters=LetterBox(),
+        backoff=Backoff(Random(SEED)),
+        give_up_after_s=5,
+        disk=Disk() if has_disk else None,
+    )
+    assert ledger.admit()
+    ledger.accept(make_record(), make_record().id, now=0.0)
+    job = dispatcher.next(0.0)
+    assert job is not None
+    ledger.recover(1, home)
+    dispatcher.fetched(Batch.of((make_record(),)), 0.0, home)
+
+    dispatcher.settle(job, SinkFatal("28P01"), now=0.0)
+
+    counts = ledger.counts()
+    assert (getattr(counts, home), counts.abandoned) == (1, 0 if has_disk else 1)
+    assert not ledger.has_fetched(home) and counts.unaccounted == 0
+
+
+class Disk:
+    is_write_ahead = False
+
+    def forget(self, rows: Iterable[UUID]) -> None:
+        """There is nothing to forget."""
