@@ -214,6 +214,25 @@ async def test_48_write_ahead_has_every_answered_row_and_running_call_on_the_dis
 
 
 @virtual_clock
+async def test_50_crash_during_redelivery_loses_nothing(tmp_path: Path) -> None:
+    """Again and again: each time the sink is asked, and the process dies before it answers."""
+    path = await left_behind(tmp_path / "first", 25)
+    folder = path.parents[1]
+    for number in range(3):
+        async with spooling(folder) as rig:
+            rig.sink.always = rig.sink.hang(heeds_cancel=True)
+            await until(lambda rig=rig: rig.sink.in_progress == 1)  # type: ignore[misc]
+            await asyncio.sleep(1)
+            copy = copy_of(folder, tmp_path / f"copy {number}")
+        folder = copy
+    database = MemoryDatabase()
+    async with spooling(folder, database) as rig:
+        await until(lambda: rig.writer.stats().counts.spooled == 0)
+        await rig.writer.flush(10)
+    assert len(database.rows) == 25
+
+
+@virtual_clock
 async def test_write_ahead_leaves_nothing_on_the_disk_once_the_sink_has_it(tmp_path: Path) -> None:
     async with spooling(tmp_path, kind=WriteAheadLogWriter, mode="write_ahead", linger_s=0) as rig:
         for _ in range(20):
