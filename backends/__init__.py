@@ -9,9 +9,19 @@ from .audit import BootAudit, UnreadableBoot
 from .auditing import Audited, audit_usage
 from .batching import BatchingOptions
 from .codec import to_json
-from .dead_letters import DEFAULT_MAX_BYTES, DeadLetterFile
+from .dead_letters import (
+    DEFAULT_MAX_BYTES,
+    DeadLetterFile,
+    KeptLetter,
+    Replayed,
+    UnownedLetters,
+    letters_in,
+    mark_letters,
+    unowned_letters,
+)
 from .errors import (
     BackendsError,
+    DeadLettersUnavailable,
     NotDurable,
     SinkDriverMissing,
     SinkError,
@@ -58,9 +68,11 @@ __all__ = [
     "BootAudit",
     "Cursor",
     "DeadLetterFile",
+    "DeadLettersUnavailable",
     "EndReason",
     "FlushReport",
     "FolderReport",
+    "KeptLetter",
     "LedgerCounts",
     "LogSink",
     "LogWriter",
@@ -69,6 +81,7 @@ __all__ = [
     "Place",
     "Ranges",
     "Refused",
+    "Replayed",
     "SingleLogWriter",
     "SinkDriverMissing",
     "SinkError",
@@ -86,6 +99,7 @@ __all__ = [
     "SummaryRow",
     "UnreadableBoot",
     "UsageAuditor",
+    "UnownedLetters",
     "UsagePage",
     "UsageQuery",
     "UsageReader",
@@ -95,10 +109,13 @@ __all__ = [
     "WriterObserver",
     "WriterStats",
     "audit_usage",
+    "letters_in",
+    "mark_letters",
     "parse_strategy",
     "read_letters",
     "read_spools",
     "sinks",
     "tags_text",
     "to_json",
+    "unowned_letters",
 ]

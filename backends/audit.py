@@ -175,11 +175,13 @@ def _merged(boots: Iterable[Boot]) -> dict[UUID, Boot]:
 
 
 def _one(known: Boot, told: Boot) -> Boot:
+    """What either says: a file may know of rows that came after the sink was told of the end."""
+    numbers = [boot.last_seq for boot in (known, told) if boot.last_seq is not None]
     return replace(
         known,
         closed_at=known.closed_at or told.closed_at,
-        last_seq=known.last_seq if told.last_seq is None else told.last_seq,
-        abandoned=known.abandoned or told.abandoned,
+        last_seq=max(numbers, default=None),
+        abandoned=",".join(filter(None, (known.abandoned, told.abandoned))),
     )
 
 

@@ -7,7 +7,6 @@ the spool of another one holds counts as missing here.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -17,23 +16,24 @@ from backends import Audited, FolderReport, LogSink, UnreadableBoot, UsageAudito
 
 from ..audit_text import FINDING_COLUMNS, audit_json, finding_lines, totals_line
 from ..settings import Settings, sink_options
+from .output import show, show_json, until_nobody_reads
 from .sink import Refused, with_sink
 from .tables import table
 
 if TYPE_CHECKING:
-    from . import Kinds
+    from . import Commands
 
 EXIT_MISSING = 1
 PATIENCE_S = 600.0
 """For one answer of a sink that has to look at every row."""
 
 
-def add_to(kinds: Kinds) -> list[argparse.ArgumentParser]:
+def add_to(kinds: Commands) -> argparse.ArgumentParser:
     """The parser, added."""
     parser = kinds.add_parser("audit", help="find rows that are missing, or there twice")
     parser.add_argument("--format", choices=("table", "json"), default="table")
     parser.set_defaults(run=run)
-    return [parser]
+    return parser
 
 
 def run(settings: Settings, arguments: argparse.Namespace) -> int:
@@ -46,10 +46,20 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
     if status := with_sink(settings, use, migrates=False, read_timeout_s=PATIENCE_S):
         return status
     (audited,) = found
-    sys.stdout.write(_json(audited) if arguments.format == "json" else _table(audited))
+    until_nobody_reads(lambda: _shown(audited, arguments.format))
     for warning in _warnings(audited.files):
         sys.stderr.write(f"{warning}\n")
     return EXIT_MISSING if audited.has_missing else 0
+
+
+def _shown(audited: Audited, format: str) -> int:
+    if format == "json":
+        show_json(audit_json(audited.boots))
+    else:
+        lines = list(finding_lines(audited.boots))
+        show(table(FINDING_COLUMNS, lines, has_head=True) if lines else "")
+        show(f"{totals_line(audited.boots)}\n")
+    return 0
 
 
 async def _audited(sink: LogSink, settings: Settings) -> Audited:
@@ -66,16 +76,6 @@ async def _audited(sink: LogSink, settings: Settings) -> Audited:
 def _kept_since(settings: Settings) -> datetime | None:
     days = getattr(sink_options(settings), "retention_days", None)
     return datetime.now(UTC) - timedelta(days=days) if days else None
-
-
-def _json(audited: Audited) -> str:
-    return json.dumps(audit_json(audited.boots), indent=2) + "\n"
-
-
-def _table(audited: Audited) -> str:
-    lines = list(finding_lines(audited.boots))
-    head = table(FINDING_COLUMNS, lines, has_head=True) if lines else ""
-    return f"{head}{totals_line(audited.boots)}\n"
 
 
 def _warnings(files: Sequence[FolderReport]) -> Iterator[str]:

@@ -6,18 +6,18 @@ Works beside running gateways and without one. Changes nothing.
 from __future__ import annotations
 
 import argparse
-import json
-import sys
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from backends import FolderReport, read_letters, read_spools
 
 from ..settings import Settings
+from .output import show, show_json, until_nobody_reads
 from .tables import table
 
 if TYPE_CHECKING:
-    from . import Kinds
+    from . import Commands
 
 COLUMNS = (
     *("kind", "folder", "owner", "rows", "intents", "batches", "damaged", "bytes"),
@@ -25,24 +25,29 @@ COLUMNS = (
 )
 
 
-def add_to(kinds: Kinds) -> list[argparse.ArgumentParser]:
+def add_to(kinds: Commands) -> argparse.ArgumentParser:
     """The parser, added."""
     parser = kinds.add_parser("spool", help="what lies in the spools and dead letters of this machine")
     parser.add_argument("--format", choices=("table", "json"), default="table")
     parser.set_defaults(run=run)
-    return [parser]
+    return parser
 
 
 def run(settings: Settings, arguments: argparse.Namespace) -> int:
     """Print the reports; the exit status."""
     reports = (*read_spools(settings.spool.path), *read_letters(settings.dead_letters_folder))
     plain = [_plain(report, datetime.now(UTC)) for report in reports]
-    if arguments.format == "json":
-        text = json.dumps({"data": plain}, indent=2) + "\n"
+    return until_nobody_reads(lambda: _shown(plain, arguments.format))
+
+
+def _shown(reports: Sequence[Mapping[str, Any]], format: str) -> int:
+    if format == "json":
+        show_json({"data": reports})
+    elif reports:
+        lines = ([_cell(each[name]) for name in COLUMNS] for each in reports)
+        show(table(COLUMNS, lines, has_head=True))
     else:
-        lines = ([_cell(each[name]) for name in COLUMNS] for each in plain)
-        text = table(COLUMNS, lines, has_head=True) if plain else "no spool and no dead letters here\n"
-    sys.stdout.write(text)
+        show("no spool and no dead letters here\n")
     return 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from backends import SummaryRow, UsageRecord, to_json
+from backends import KeptLetter, SummaryRow, UsageRecord, to_json
 
 from ..usage_text import summary_columns, summary_json
 
@@ -21,7 +21,9 @@ ROW_COLUMNS = (
     "request_id",
 )
 """What fits a line; the other formats have every column."""
-_NUMBERS = {"cost", "calls", "errors", "rows", "intents", "batches", "damaged", "bytes", "count"}
+LETTER_COLUMNS = ("at", "row_id", "sink", "code", "attempts", "is_marked", "message")
+_NUMBERS = {"cost", "calls", "errors", "attempts", "count"}
+_NUMBERS |= {"rows", "intents", "batches", "damaged", "bytes"}
 _NUMBERS_END = ("_tokens", "_ms")
 
 
@@ -35,6 +37,14 @@ def summary_table(groups: Sequence[SummaryRow], group_by: Sequence[str]) -> str:
     """A line for each group, after the names of the columns."""
     lines = summary_json(groups, group_by)["data"]
     return table(summary_columns(group_by), (line.values() for line in lines), has_head=True)
+
+
+def letters_table(letters: Iterable[KeptLetter], *, has_head: bool) -> str:
+    """Lines of ``letters``, after the names of their columns if ``has_head``."""
+    plain = (letter.to_json() for letter in letters)
+    return table(
+        LETTER_COLUMNS, ([each[name] for name in LETTER_COLUMNS] for each in plain), has_head=has_head
+    )
 
 
 def table(names: Sequence[str], lines: Iterable[Iterable[Any]], *, has_head: bool) -> str:
@@ -60,5 +70,7 @@ def _is_number(name: str) -> bool:
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     text = f"{value:.1f}" if isinstance(value, float) else str(value)
     return "".join(char if char.isprintable() else "\ufffd" for char in text)

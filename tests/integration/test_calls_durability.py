@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from backends import letters_in
 from backends.testing.faults import fail, fatal, lose_ack
 from gateway.keys import SINK, WRITER
 
@@ -164,8 +165,8 @@ async def test_a_row_that_the_sink_refuses_for_good_is_a_dead_letter(gateways, t
 
     assert len(await gateway.rows()) == 1
     assert gateway.counts.dead_lettered == 1
-    (file,) = (tmp_path / "spool-dead").glob("*.jsonl")
-    assert response.headers["x-usage-id"] in file.read_text()
+    (letter,) = letters_in(tmp_path / "spool-dead")
+    assert str(letter.row_id) == response.headers["x-usage-id"]
 
 
 # --- without room

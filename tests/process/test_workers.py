@@ -496,14 +496,13 @@ def all_gone(pids: list[int]) -> None:
 FORKED = """
 import asyncio, os
 from pathlib import Path
-from uuid import uuid4
 from backends import BatchingOptions, BatchLogWriter, DeadLetterFile, SinkOptions, sinks
 from backends.testing import make_record
 
 async def main():
     sink_class = sinks.load("memory")
     async with sink_class.open(sink_class.Options()) as sink:
-        options, letters = BatchingOptions.model_validate({}), DeadLetterFile(Path("dead"), uuid4(), 9)
+        options, letters = BatchingOptions.model_validate({}), DeadLetterFile(Path("dead"))
         writer = BatchLogWriter(sink, options, sink_name="memory", dead_letters=letters)
         await writer.start()
         await writer.put(make_record())
@@ -516,6 +515,7 @@ async def main():
             os._exit(2)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         report = await writer.stop()
+        letters.close()
         assert report.stats.counts.committed == report.stats.counts.accepted == 1, report
 
 asyncio.run(main())

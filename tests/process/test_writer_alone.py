@@ -14,7 +14,6 @@ PREAMBLE = """
     from backends import BatchingOptions, BatchLogWriter, DeadLetterFile, Place, sinks
     from backends.testing import make_record
     from gateway.logging_setup import set_up_logging
-    from uuid import uuid4
 
     set_up_logging()
     FOLDER = Path(sys.argv[1])
@@ -26,7 +25,7 @@ PREAMBLE = """
         return BatchingOptions(**given).with_defaults_of(sink_class.batching_defaults)
 
     def build(sink, **given):
-        letters = DeadLetterFile(FOLDER / "dead", uuid4())
+        letters = DeadLetterFile(FOLDER / "dead")
         return BatchLogWriter(sink, options(type(sink), **given), sink_name="sqlite", dead_letters=letters)
 
     def opened(seconds):

@@ -103,6 +103,12 @@ def test_a_close_that_only_a_file_has_counts():
     assert (boot.state, str(boot.missing), str(boot.abandoned)) == ("closed", "2", "3")
 
 
+def test_a_file_may_know_more_of_the_end_than_the_sink_was_told():
+    boot = found(boots=[closed(3, abandoned="2-3"), closed(5, abandoned="2-3,5")], runs=runs_of(rows([1])))
+
+    assert (boot.known_to, str(boot.abandoned), str(boot.missing)) == (5, "2-3,5", "4")
+
+
 def test_a_row_that_was_abandoned_and_stored_all_the_same_is_stored():
     assert found(boots=[closed(2, abandoned="2")], runs=runs_of(rows([1, 2]))).is_whole
 
