@@ -483,6 +483,7 @@ def _boot(row: sqlite3.Row) -> Boot:
         started_at=datetime.fromisoformat(row["started_at"]),
         closed_at=datetime.fromisoformat(row["closed_at"]) if row["closed_at"] else None,
         last_seq=row["last_seq"],
+        abandoned=row["abandoned"],
     )
 
 
