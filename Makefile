@@ -37,6 +37,7 @@ lint: .venv/.installed-dev ## style and types
 bench: .venv/.installed-dev ## rows and calls per second on this machine
 	@$(BIN)/python load/bench.py
 	@$(BIN)/python load/bench_sinks.py
+	@$(BIN)/python load/bench_spool.py
 
 clean: ## remove what the other targets made
 	rm -rf .venv .tox .demo .run .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist reports *.egg-info
