@@ -65,7 +65,7 @@ async def test_lock_that_goes_in_time_costs_no_row(serve, locked) -> None:
 
 
 async def test_thread_that_hangs_in_the_sink_does_not_outlive_the_stop(serve, locked) -> None:
-    async with serve(shutdown=HASTY, sinks=sqlite_that_waits(300)) as gateway:
+    async with serve(shutdown=HASTY, sinks=sqlite_that_waits(60)) as gateway:
         with locked(gateway.database):
             promised = [await gateway.answered() for _ in range(2)]
             assert await gateway.stop() == 3
