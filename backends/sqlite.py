@@ -22,7 +22,7 @@ from uuid import UUID
 
 from pydantic import Field, field_validator
 
-from .codec import timestamp_text, to_json
+from .codec import plain_values, timestamp_text
 from .errors import SinkBatchRejected, SinkError, SinkFatal, SinkRetryable
 from .lane import DatabaseFile, Lane
 from .numbers import NumberedRow, Run
@@ -230,7 +230,7 @@ def _insert(connection: sqlite3.Connection, rows: tuple[UsageRecord, ...]) -> Co
 
 def _values(rows: tuple[UsageRecord, ...]) -> list[tuple[Any, ...]]:
     try:
-        return [tuple(to_json(row).values()) for row in rows]  # in the order of COLUMNS
+        return [plain_values(row) for row in rows]
     except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise SinkBatchRejected(type(error).__name__, "a row holds a value of the wrong type") from error
 

@@ -33,7 +33,7 @@ TABLE_ROWS = 100
 
 def add_to(commands: Commands) -> list[argparse.ArgumentParser]:
     """The parsers, added."""
-    parser = commands.add_parser("logs", help="read the stored rows, and see to those that are not")
+    parser = commands.add_parser("logs", help="read the stored rows, and find those that are not")
     kinds = parser.add_subparsers(dest="logs", required=True)
     listing = kinds.add_parser("list", help="rows, newest first")
     listing.set_defaults(run=list_rows)

@@ -22,8 +22,7 @@ ROW_COLUMNS = (
 )
 """What fits a line; the other formats have every column."""
 LETTER_COLUMNS = ("at", "row_id", "sink", "code", "attempts", "is_marked", "message")
-_NUMBERS = {"cost", "calls", "errors", "attempts", "count"}
-_NUMBERS |= {"rows", "intents", "batches", "damaged", "bytes"}
+_NUMBERS = {"cost", "calls", "errors", "attempts", "rows", "intents", "batches", "damaged", "bytes", "count"}
 _NUMBERS_END = ("_tokens", "_ms")
 
 

@@ -11,13 +11,14 @@ import subprocess
 import sys
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from zlib import crc32
 
 import pytest
 from uuid_utils.compat import uuid7
 
 from backends.auditing import audit_usage
 from backends.codec import to_json
+from backends.dead_letters import DeadLetter
+from backends.dead_letters.store import LetterStore
 from backends.memory import MemoryOptions, MemorySink
 from backends.ranges import Ranges
 from backends.record import Batch, Boot
@@ -195,38 +196,23 @@ def test_every_instance_has_a_report_of_its_own(folder):
 
 # --- letters
 
-LETTERS = """
-CREATE TABLE letters (
-    number INTEGER PRIMARY KEY, row_id TEXT NOT NULL UNIQUE, boot_id TEXT, seq INTEGER NOT NULL,
-    sink TEXT NOT NULL, code TEXT NOT NULL, message TEXT NOT NULL, attempts INTEGER NOT NULL,
-    at TEXT NOT NULL, body BLOB NOT NULL, crc INTEGER NOT NULL
-) STRICT;
-CREATE TABLE boots (
-    boot_id TEXT PRIMARY KEY, started_at TEXT NOT NULL, closed_at TEXT, last_seq INTEGER,
-    abandoned TEXT NOT NULL
-) STRICT;
-"""
-
 
 def test_letters_are_read_and_the_boots_beside_them(folder):
-    with closing(sqlite3.connect(folder / "letters.db", isolation_level=None)) as connection:
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.executescript(LETTERS)
-        for row in numbered(2):
-            body = json.dumps(to_json(row)).encode()
-            values = (str(row.id), str(BOOT), row.seq, "sqlite", "x", "", 1, "", body, crc32(body))
-            connection.execute(
-                "INSERT INTO letters (row_id, boot_id, seq, sink, code, message, attempts, at, body, crc)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                values,
-            )
-        moment = "2026-01-02T03:04:05.000000Z"
-        connection.execute("INSERT INTO boots VALUES (?, ?, ?, 9, '3-4')", (str(BOOT), moment, moment))
+    boot = Boot(id=BOOT, started_at=MOMENT, closed_at=MOMENT, last_seq=9, abandoned="3-4")
+    store = LetterStore(folder / "letters.db")
+    letters = [DeadLetter(row=row, sink="x", code="y", message="", attempts=1) for row in numbered(2)]
+    store.add(letters, max_bytes=2**30)
+    store.keep_boot(boot)
 
-    report = only(read_letters(folder.parent))
+    with held(folder):
+        beside = only(read_letters(folder.parent))
+    store.close()
+    behind = only(read_letters(folder.parent))
 
-    assert (report.rows, report.numbers, report.trouble) == (2, {BOOT: Ranges.of([1, 2])}, None)
-    assert [(boot.id, boot.last_seq, boot.abandoned) for boot in report.boots] == [(BOOT, 9, "3-4")]
+    assert (beside.is_owned, behind.is_owned) == (True, False)
+    for report in (beside, behind):
+        assert (report.rows, report.numbers, report.trouble) == (2, {BOOT: Ranges.of([1, 2])}, None)
+        assert report.boots == (boot,)
 
 
 # --- an audit beside an owner
