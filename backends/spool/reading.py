@@ -29,8 +29,6 @@ Kind: TypeAlias = Literal["spool", "letters"]
 
 SPOOL_FILE = "spool.db"
 LETTERS_FILE = "letters.db"
-OWNER_FILE = "owner"
-"""Beside the lock: the boot id of whoever holds it."""
 
 _LOCK_FILE = "lock"
 _BUSY_S = 2.0
@@ -97,6 +95,7 @@ class _Tally:
 
     def __init__(self) -> None:
         self.fields: dict[str, Any] = {"rows": 0, "damaged": 0}
+        self.owner: UUID | None = None
         self.oldest_at: datetime | None = None
         self._numbers: dict[UUID, list[int]] = {}
 
@@ -130,7 +129,7 @@ def _report(
         kind=kind,
         folder=folder,
         is_owned=is_owned,
-        owner=_owner(folder) if is_owned else None,
+        owner=tally.owner if is_owned else None,
         bytes=_bytes(folder, name),
         oldest_at=tally.oldest_at,
         numbers=tally.numbers,
@@ -148,6 +147,7 @@ def _tally(path: Path, count: Callable[[sqlite3.Connection, _Tally], None]) -> t
             with _opened(path) as connection:
                 connection.execute("BEGIN")  # one moment of the file
                 if _one(connection, "SELECT count(*) FROM sqlite_master"):  # else it is just being made
+                    tally.owner = _owner(connection)
                     count(connection, tally)
     except (sqlite3.Error, OSError, ValueError, TypeError) as error:
         return tally, _reason(error)
@@ -172,6 +172,14 @@ def _count_letters(connection: sqlite3.Connection, tally: _Tally) -> None:
         tally.add(_row(body, crc))
     boots = connection.execute("SELECT boot_id, started_at, closed_at, last_seq, abandoned FROM boots")
     tally.fields["boots"] = tuple(_boot(*found) for found in boots)
+
+
+def _owner(connection: sqlite3.Connection) -> UUID | None:
+    """The boot that signed the file last, where it was signed."""
+    if not _one(connection, "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'owner'"):
+        return None
+    signed = connection.execute("SELECT boot_id FROM owner").fetchone()
+    return UUID(signed[0]) if signed and signed[0] else None
 
 
 def _one(connection: sqlite3.Connection, sql: str) -> int:
@@ -253,13 +261,6 @@ def _is_owned(folder: Path) -> bool:
     finally:
         os.close(lock)
     return False
-
-
-def _owner(folder: Path) -> UUID | None:
-    try:
-        return UUID((folder / OWNER_FILE).read_text(encoding="ascii").strip())
-    except (OSError, ValueError):
-        return None
 
 
 def _set_aside(folder: Path, name: str) -> Iterator[Path]:

@@ -87,5 +87,6 @@ def _warnings(files: Sequence[FolderReport]) -> Iterator[str]:
             yield f"{file.folder}: {file.damaged} rows are damaged, and count as missing"
         for path in file.corrupt:
             yield f"{path}: was set aside; rows that only it has count as missing"
-        if file.is_owned and file.owner is None:
-            yield f"{file.folder}: belongs to a running gateway whose boot is not known"
+    known = {file.owner for file in files if file.owner}
+    if (unknown := sum(file.is_owned and file.kind == "letters" for file in files) - len(known)) > 0:
+        yield f"of {unknown} running gateways the boot is not known: rows under way there count as missing"

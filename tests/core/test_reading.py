@@ -94,7 +94,7 @@ def test_beside_its_owner_everything_is_seen_and_stays_as_it_is(folder):
     rows = numbered(6)
     intent = replace(make_records(1)[0], timestamp=MOMENT.replace(year=2020))
     with store_in(folder) as store, held(folder):
-        (folder / "owner").write_text(f"{BOOT}\n")
+        store.sign(str(BOOT))
         store.apply(Changes(rows=list(rows[:2]), batches=[Batch.of(rows[2:5]), Batch.of(rows[5:])]))
         store.apply(Changes(intents=[intent]))
         before = bytes_in(folder)
@@ -225,7 +225,7 @@ async def test_the_gaps_of_a_boot_that_has_the_lock_are_under_way(folder, tmp_pa
         await sink.record_boot(Boot(id=BOOT, started_at=MOMENT))
         with store_in(folder) as store:
             store.apply(Changes(rows=[rows[2]]))
-            (folder / "owner").write_text(f"{BOOT}\n")
+            store.sign(str(BOOT))
 
             with held(folder):
                 (running,) = (await audit_usage(sink, folder.parent, tmp_path / "none", None)).boots
