@@ -133,8 +133,8 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Boot:
-    """One run of one process. ``last_seq`` and ``closed_at`` are known once it closed. ``abandoned`` names
-    the numbers of the rows that it gave up, as ranges: ``5-9,12``."""
+    """One run of one process. ``last_seq`` and ``closed_at`` are known once it closed. ``abandoned``:
+    the numbers of the rows that it had to give up, as ranges (``5-9,12``)."""
 
     id: UUID
     started_at: datetime

@@ -16,7 +16,7 @@ from ..errors import BadRequest
 from ..settings import Settings
 from ..usage_parameters import RowsRequest, SummaryRequest, parse_rows, parse_summary
 from ..usage_text import all_pages, page_json, rows_head, rows_text, summary_csv, summary_json
-from . import dead_letters, replay
+from . import audit, dead_letters, replay, spool
 from .output import show, show_json, until_nobody_reads
 from .sink import Refused, Use, refuse, with_sink
 from .tables import rows_table, summary_table
@@ -33,7 +33,7 @@ TABLE_ROWS = 100
 
 def add_to(commands: Commands) -> list[argparse.ArgumentParser]:
     """The parsers, added."""
-    parser = commands.add_parser("logs", help="read the stored rows, and see to those that are not")
+    parser = commands.add_parser("logs", help="read the stored rows, and find those that are not")
     kinds = parser.add_subparsers(dest="logs", required=True)
     listing = kinds.add_parser("list", help="rows, newest first")
     listing.set_defaults(run=list_rows)
@@ -45,7 +45,8 @@ def add_to(commands: Commands) -> list[argparse.ArgumentParser]:
     _add_options(adding, "table", "json", "csv")
     groups = f"any of: {', '.join((*GROUP_COLUMNS, *GROUP_TIMES))}"
     adding.add_argument("--group-by", action="append", default=[], metavar="NAME[,NAME]", help=groups)
-    return [listing, adding, dead_letters.add_to(kinds), replay.add_to(kinds)]
+    ours = [listing, adding, *audit.add_to(kinds), *spool.add_to(kinds)]
+    return [*ours, dead_letters.add_to(kinds), replay.add_to(kinds)]
 
 
 def _add_options(parser: argparse.ArgumentParser, *formats: str) -> None:

@@ -162,7 +162,6 @@ class RandomDiskHistory(RandomHistory):
         self.promised |= {*self.on_disk(), *self.database.rows, *self.box.ids()}
         self.may_be_lost |= set(self.records) - self.promised
         self.places.clear()
-        self.frozen.clear()
         self.log.ids.clear()
         self.is_failing = self.may_abandon = False
         self.begin()

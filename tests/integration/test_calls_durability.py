@@ -44,8 +44,9 @@ async def recovered(gateway):
     sink.ping = watched
     sink.heal()
     await soon(probed.wait())
-    while (await gateway.client.get("/health/readiness")).status != 200:
-        pass  # a step or two of the loop
+    async with asyncio.timeout(LONG_S):
+        while (await gateway.client.get("/health/readiness")).status != 200:
+            pass  # a step or two of the loop
 
 
 # --- single

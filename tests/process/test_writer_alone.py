@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from textwrap import dedent
 
 import pytest
@@ -119,8 +120,9 @@ async def test_41_loop_closed_without_stop(script, locked, tmp_path, loop, linge
 
 async def test_34_memory_bound_bytes(script, locked, tmp_path) -> None:
     program = f"{dedent(PREAMBLE)}\nLIMIT = {LIMIT}\nOFFERED = {OFFERED}\n{dedent(HEAVY)}"
-    async with script(program, str(tmp_path)) as process:
-        with locked(tmp_path / "usage.db"):
+    async with AsyncExitStack() as stack:
+        with locked(tmp_path / "usage.db"):  # before the program can have stored a row
+            process = await stack.enter_async_context(script(program, str(tmp_path)))
             full = await process.said("full")
         process.tell("the lock is gone")
         assert await process.exit_status() == 0, process
