@@ -262,9 +262,7 @@ class BatchLogWriter:
 
     def _name(self, entries: Sequence[Entry]) -> None:
         ids = [entry.row.id for entry in entries]
-        for entry in entries:
-            if entry.row.boot_id == self.boot_id:
-                self._boots.abandoned.add(entry.row.seq)
+        self._boots.give_up(entry.row.seq for entry in entries if entry.row.boot_id == self.boot_id)
         self._abandoned_ids.extend(ids[: IDS_IN_REPORT - len(self._abandoned_ids)])
         for start in range(0, len(ids), IDS_PER_LINE):
             line = [str(row_id) for row_id in ids[start : start + IDS_PER_LINE]]
