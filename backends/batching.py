@@ -29,6 +29,11 @@ class BatchingOptions(BaseModel):
     on_full: Literal["block", "spill", "shed", "reject"] | None = None
     max_block_s: float = Field(default=0.25, ge=0)
 
+    @property
+    def max_places(self) -> int:
+        """How many rows of the largest size fit."""
+        return min(self.max_queue_rows, self.max_queue_bytes // MAX_ROW_BYTES)
+
     def with_defaults_of(self, sink_defaults: Mapping[str, Any]) -> BatchingOptions:
         """These options, where a knob that nobody set takes the sink's own default."""
         chosen = {name: getattr(self, name) for name in self.model_fields_set}

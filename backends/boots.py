@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from bisect import bisect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID
@@ -18,6 +17,7 @@ from uuid import UUID
 from .dead_letters import DeadLetters
 from .errors import DeadLettersUnavailable, SinkError
 from .pulse import Pulse
+from .ranges import Ranges
 from .record import Boot
 from .retry import CAP_RUNNING_S, Backoff
 from .sink import LogSink
@@ -25,42 +25,13 @@ from .sink import LogSink
 log = logging.getLogger("backends.boots")
 
 
-class Numbers:
-    """A set of numbers that grows; as a text its ranges, ``5-9,12``."""
-
-    def __init__(self) -> None:
-        self._starts: list[int] = []
-        self._ends: list[int] = []
-
-    def add(self, number: int) -> None:
-        """Take it in. May be repeated."""
-        place = bisect(self._starts, number)
-        if place and number <= self._ends[place - 1]:
-            return
-        self._starts.insert(place, number)
-        self._ends.insert(place, number)
-        self._join(place)
-        if place:
-            self._join(place - 1)
-
-    def _join(self, place: int) -> None:
-        """The range at ``place`` and the one behind it, if there is no gap between."""
-        if place + 1 < len(self._starts) and self._ends[place] + 1 == self._starts[place + 1]:
-            del self._ends[place], self._starts[place + 1]
-
-    def __str__(self) -> str:
-        ranges = zip(self._starts, self._ends, strict=True)
-        return ",".join(f"{start}" if start == end else f"{start}-{end}" for start, end in ranges)
-
-
 class BootRegister:
-    """The boot record of one writer, and those that earlier runs could not hand in. ``abandoned`` are the
-    numbers of this run's rows that were given up."""
+    """The boot record of one writer, and those that earlier runs could not hand in."""
 
     def __init__(
         self, sink: LogSink, letters: DeadLetters, boot_id: UUID, backoff: Backoff, attempt_timeout_s: float
     ) -> None:
-        self.abandoned = Numbers()
+        self._abandoned = Ranges()
         self._sink = sink
         self._letters = letters
         self._boot = Boot(id=boot_id, started_at=datetime.now(UTC))
@@ -77,6 +48,10 @@ class BootRegister:
             self._announcing = asyncio.get_running_loop().create_task(
                 self._announce(pulse, is_over), name="log-writer boot"
             )
+
+    def give_up(self, numbers: Iterable[int]) -> None:
+        """The rows of this run with these numbers are given up."""
+        self._abandoned |= Ranges.of(numbers)
 
     async def close(self, last_seq: int, within_s: float) -> None:
         """Record the end, once, in at most ``within_s`` seconds."""
@@ -102,7 +77,7 @@ class BootRegister:
             self._announcing.cancel()
 
     def _closed(self, last_seq: int) -> Boot:
-        abandoned = str(self.abandoned)
+        abandoned = str(self._abandoned)
         return replace(self._boot, closed_at=datetime.now(UTC), last_seq=last_seq, abandoned=abandoned)
 
     async def _announce(self, pulse: Pulse, is_over: Callable[[], bool]) -> None:

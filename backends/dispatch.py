@@ -6,6 +6,7 @@ in flight, until ``settle`` moves it on, so a lost task loses nothing.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -26,6 +27,8 @@ from .ledger import Home, Ledger
 from .record import Batch
 from .retry import CAP_DRAINING_S, CAP_RUNNING_S, Backoff, Breaker
 from .sink import Committed
+
+log = logging.getLogger("backends.dispatch")
 
 MAX_STATEMENTS_PER_TURN = 64
 """After so many retries and pieces in a row a batch of fresh rows has its turn."""
@@ -56,11 +59,6 @@ class Job:
 class Disk(Protocol):
     """What the dispatcher needs of a spool: to be told which rows it need not keep any longer."""
 
-    @property
-    def is_write_ahead(self) -> bool:
-        """Whether it holds every row, whatever else becomes of it."""
-        ...
-
     def forget(self, rows: Iterable[UUID]) -> None:
         """These rows are safe elsewhere."""
         ...
@@ -79,6 +77,7 @@ class Dispatcher:
         backoff: Backoff,
         give_up_after_s: float | None = None,
         disk: Disk | None = None,
+        journals: bool = False,
     ) -> None:
         self.breaker = Breaker(backoff)
         self.flush_to = 0
@@ -93,6 +92,7 @@ class Dispatcher:
         self._backoff = backoff
         self._give_up_after_s = give_up_after_s
         self._disk = disk
+        self._journals = journals
         self._waiting: list[Job] = []
         self._draining = False
         self._last_chance = False
@@ -321,7 +321,7 @@ class Dispatcher:
 
     def _forget(self, batch: Batch) -> None:
         """The spool need not keep these rows: to be told in the same step in which they are settled."""
-        if self._disk is not None and (self._disk.is_write_ahead or self._ledger.home(batch) == "spooled"):
+        if self._disk is not None and (self._journals or self._ledger.home(batch) == "spooled"):
             self._disk.forget([row.id for row in batch.rows])
 
     def _wait(self, job: Job, now: float) -> None:
@@ -349,20 +349,26 @@ class Dispatcher:
     def _sink_answers(self) -> None:
         self.breaker.succeed()
         self._last_chance = False
-        self.degraded.pop("sink_down", None)
-        self.degraded.pop("sink_refuses", None)
+        down = self.degraded.pop("sink_down", None)
+        if self.degraded.pop("sink_refuses", down):
+            log.info("sink_answers", extra={"sink": self._sink})
 
     def _sink_failed(self, outcome: object, now: float) -> None:
         code = outcome.code if isinstance(outcome, SinkError) else type(outcome).__name__
         if isinstance(outcome, SinkFatal):
             self.breaker.trip(now)
-            self.degraded["sink_refuses"] = code
+            self._show("sink_refuses", code)
         else:
             self.breaker.fail(now)
         if self.breaker.state == "open":
-            self.degraded.setdefault("sink_down", code)
+            self._show("sink_down", code)
         if self._last_chance:
             self.is_hopeless = True
+
+    def _show(self, reason: str, code: str) -> None:
+        if reason not in self.degraded:
+            log.warning(reason, extra={"sink": self._sink, "code": code})
+            self.degraded[reason] = code
 
     @property
     def _can_probe(self) -> bool:

@@ -21,6 +21,8 @@ JOURNAL_S = 1.0
 class WriteAheadLogWriter(BatchLogWriter):
     """Needs a spool. See ``LogWriter``."""
 
+    journals = True
+
     async def reserve(self, row_id: UUID | None = None, intent: Intent | None = None) -> Place | Refused:
         """See ``LogWriter.reserve``; waits for the group commit of ``intent``."""
         place = await super().reserve(row_id)
@@ -39,8 +41,12 @@ class WriteAheadLogWriter(BatchLogWriter):
         await self._written(receipt)
 
     async def _written(self, receipt: Receipt) -> None:
-        if self._spool is not None and not self._spool.is_stuck:
+        if self._spool is None:
+            return
+        if not self._spool.is_stuck:
             await asyncio.wait({receipt}, timeout=JOURNAL_S)
+        if not receipt.done() or receipt.exception():  # nobody cancels a receipt
+            self._spool.note_skipped()
 
     def release(self, row_id: UUID) -> None:
         """Take an unused place back, and its intent."""

@@ -58,6 +58,8 @@ class BatchLogWriter:
     """
 
     strategy: Literal["batch", "single"] = "batch"
+    journals = False
+    """Whether every row is on the disk from its call on, until the sink has it."""
 
     def __init__(
         self,
@@ -94,6 +96,7 @@ class BatchLogWriter:
             backoff=backoff,
             give_up_after_s=give_up_after_s,
             disk=spool,
+            journals=self.journals,
         )
         self._delivery = Delivery(
             sink, sink_name, self._dispatcher, options, self._pulse, self._observer, self._on_death
@@ -173,7 +176,7 @@ class BatchLogWriter:
     async def _enter(self) -> bool:
         """Room in memory, else, with ``spill``, on the disk; without room there ``spill`` is ``block``."""
         if self._on_full == "spill" and self._spool is not None and not self._ledger.room:
-            if self._admission.enter_beyond(min(self._spool.room, self._options.max_queue_rows)):
+            if self._admission.enter_beyond(min(self._spool.room, self._options.max_places)):
                 self._pulse.beat()
                 return True
         waits = self._on_full in ("block", "spill")
@@ -205,9 +208,14 @@ class BatchLogWriter:
         if self._state in ("closed", "failed"):
             self._account_for_the_rest()
             self._boots.keep(self._ledger.last_seq)
-        elif self._ledger.queued == 1 or self._ledger.is_pressed or self._dispatcher.is_ripe(now):
+        elif self._ledger.is_pressed or self._is_due(now):
             self._pulse.beat()
         return receipt
+
+    def _is_due(self, now: float) -> bool:
+        """Whether the collector has something to do for a row that has just come."""
+        is_first = self._ledger.queued == 1
+        return self._delivery.has_slot and (is_first or self._dispatcher.is_ripe(now))
 
     def _receipt(self, row: UsageRecord) -> Receipt | None:
         """What the call may wait for; ``batch`` promises nothing before the answer."""
@@ -254,9 +262,7 @@ class BatchLogWriter:
 
     def _name(self, entries: Sequence[Entry]) -> None:
         ids = [entry.row.id for entry in entries]
-        for entry in entries:
-            if entry.row.boot_id == self.boot_id:
-                self._boots.abandoned.add(entry.row.seq)
+        self._boots.give_up(entry.row.seq for entry in entries if entry.row.boot_id == self.boot_id)
         self._abandoned_ids.extend(ids[: IDS_IN_REPORT - len(self._abandoned_ids)])
         for start in range(0, len(ids), IDS_PER_LINE):
             line = [str(row_id) for row_id in ids[start : start + IDS_PER_LINE]]
@@ -280,15 +286,32 @@ class BatchLogWriter:
         finally:  # also when this task is cancelled: only what is synchronous is safe then
             self._close(outcome)
 
+    @property
+    def _end_by(self) -> float:
+        """When a stop has to have ended; a second one may bring it forward."""
+        return self._stop_by + self._cancel_grace_s
+
     async def _deliver_the_rest(self) -> StopOutcome:
         while not (self._ledger.is_empty or self._dispatcher.is_hopeless) and self._now() < self._stop_by:
             await self._pulse.wait_until(self._stop_by)
-        if not self._ledger.is_empty:
+        outcome = self._outcome_of_drain()
+        if outcome != "drained":
             await self._delivery.land(self._cancel_grace_s)
+            await self._spill_the_rest()
         if self._ledger.is_empty:
-            await self._boots.close(self._ledger.last_seq, self._cancel_grace_s)
+            within_s = min(self._cancel_grace_s, max(0.0, self._end_by - self._now()))
+            await self._boots.close(self._ledger.last_seq, within_s)
+        return outcome
+
+    def _outcome_of_drain(self) -> StopOutcome:
+        if self._ledger.is_empty:
             return "drained"
         return "sink_down" if self._dispatcher.is_hopeless else "deadline"
+
+    async def _spill_the_rest(self) -> None:
+        """With a disk, what the sink did not take goes there while there is time to wait for it."""
+        while self._traffic is not None and self._traffic.has_more and self._now() < self._end_by:
+            await self._pulse.wait_until(self._end_by)
 
     def _close(self, outcome: StopOutcome) -> None:
         if self._report is not None:
@@ -312,10 +335,8 @@ class BatchLogWriter:
         if self._spool is not None and not self._ledger.is_bare:
             self._ledger.launch_queue(self._options.max_rows, self._options.max_bytes)
             flying = self._ledger.flying()
-            is_kept = self._spool.keep_now([each for each in flying if self._ledger.home(each) is None])
-            for batch in flying:
-                if is_kept and self._ledger.home(batch) is None:
-                    self._ledger.spool(batch)
+            for batch in self._spool.keep_now([each for each in flying if self._ledger.home(each) is None]):
+                self._ledger.spool(batch)
         self._ledger.go_home_all()
         self._ledger.abandon_all()
 

@@ -82,7 +82,7 @@ async def _sink(app: web.Application) -> AsyncIterator[None]:
         yield
         return
     sink_class = sinks.load(settings.log_writer_strategy.sink)
-    async with closing_within(sink_class.open(sink_options(settings)), CLOSING_S) as sink:
+    async with closing_within(sink_class.open(sink_options(settings)), CLOSING_S / 2) as sink:
         app[SINK] = sink
         yield
 

@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 DRIVERS = {
-    "sqlite3": ("backends.sqlite", "backends.spool", "backends.letters"),
+    "sqlite3": ("backends.sqlite", "backends.spool", "backends.dead_letters.store"),
     "asyncpg": ("backends.postgres",),
     "motor": ("backends.mongo",),
     "pymongo": ("backends.mongo",),

@@ -151,6 +151,9 @@ class DeadLetterFile:
                 self._removed -= gone
 
     def _opened_store(self) -> LetterStore:
+        if self._store and self._folder and not self._folder.is_there(FILE_NAME):
+            log.error("dead_letters_gone", extra={"folder": str(self._folder.path)})
+            self.close()
         if self._store is None:
             if self._folder is None:
                 self._folder = claim(self.root)

@@ -97,14 +97,20 @@ class LetterStore:
                 self._many("mark", ids[start : start + PAGE_ROWS])
 
     def marked(self, most: int) -> tuple[UsageRecord, ...]:
-        """The rows of the marks that are oldest. A letter that cannot be read loses its mark."""
+        """The rows of the marks that are oldest; none only if nothing is marked. A letter that cannot be read
+        loses its mark."""
+        while found := self._marked(most):
+            rows = {row_id: _row(body, crc) for row_id, body, crc in found}
+            if damaged := [row_id for row_id, row in rows.items() if row is None]:
+                with self._transaction():
+                    self._many("drop_mark", ((row_id,) for row_id in damaged))
+            if whole := tuple(row for row in rows.values() if row is not None):
+                return whole
+        return ()
+
+    def _marked(self, most: int) -> list[Any]:
         with self._told():
-            found = self._connection.execute(_SQL["marked"], (most,)).fetchall()
-        rows = {row_id: _row(body, crc) for row_id, body, crc in found}
-        if damaged := [row_id for row_id, row in rows.items() if row is None]:
-            with self._transaction():
-                self._many("drop_mark", ((row_id,) for row_id in damaged))
-        return tuple(row for row in rows.values() if row is not None)
+            return self._connection.execute(_SQL["marked"], (most,)).fetchall()
 
     # --- boots
 

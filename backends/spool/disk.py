@@ -166,6 +166,7 @@ class SpoolDisk:
                 self._found.append(new)
                 orphan.drop(some)
                 rows += new
+            self._opened.take_in_damaged(orphan)
         finally:
             orphan.close()
         folder.clear()

@@ -29,10 +29,10 @@ class SpoolFolder:
         """Where the rows are."""
         return self.path / "spool.db"
 
-    def is_there(self) -> bool:
-        """Whether the folder is still the one that was locked: nobody took it away under us."""
+    def is_there(self, holding: str = "spool.db") -> bool:
+        """Whether the folder, with its file, is still the one that was locked: nobody took it away."""
         try:
-            return self.database.exists() and os.path.samestat(
+            return (self.path / holding).exists() and os.path.samestat(
                 os.fstat(self._lock), os.stat(self.path / LOCK)
             )
         except OSError:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 from uuid import UUID
@@ -23,9 +24,12 @@ from .store import Changes
 
 log = logging.getLogger("backends.spool")
 
-LAST_CHANCE_S = 1.0
-"""How long a dying process waits for its disk."""
-CLOSE_S = 0.5
+LAST_CHANCE_S = 0.75
+"""How long a dying process waits for its disk; a stop has spilled before, with the time it had."""
+CLOSE_S = 0.125
+"""Each of two steps: with ``LAST_CHANCE_S``, half of what a stop keeps for closing."""
+SHOWN_S = 30.0
+"""How long a call that went on without its journal is a reason to show."""
 PATIENCE_S = 1.0
 """A disk that takes longer is ailing, and one that failed is left alone for so long."""
 Answer = TypeVar("Answer")
@@ -42,6 +46,8 @@ class Spool:
         self._fault = ""
         self._again_at = 0.0
         self._busy_since: float | None = None
+        self._skipped = 0
+        self._skipped_at: float | None = None
         self._pending = Changes()
         self._forgotten: set[UUID] = set()
         self._waiting: list[asyncio.Future[None]] = []
@@ -65,12 +71,27 @@ class Spool:
         since = self._busy_since
         return since is not None and self._now() > since + PATIENCE_S
 
+    def note_skipped(self) -> None:
+        """A call goes on without its journal: kill -9 may lose it now."""
+        if not self._is_skipping:
+            log.warning("journal_skipped", extra={"calls_before": self._skipped})
+        self._skipped, self._skipped_at = self._skipped + 1, self._now()
+
+    @property
+    def _is_skipping(self) -> bool:
+        return self._skipped_at is not None and self._now() < self._skipped_at + SHOWN_S
+
+    @property
+    def _trouble(self) -> str:
+        late = f"{self._skipped} calls went on without their journal" if self._is_skipping else ""
+        return self._fault or ("no answer" if self.is_stuck else late)
+
     def reasons(self) -> dict[str, str]:
         """What the disk can no longer promise: reasons for readiness, each with a word on it."""
         reasons = {}
-        if trouble := self._fault or ("no answer" if self.is_stuck else ""):
+        if trouble := self._trouble:
             reasons["spool_ailing"] = trouble
-        elif self._disk.room_bytes <= 0:
+        if not self._fault and not self.room:
             reasons["spool_full"] = (
                 f"spool.max_bytes or spool.min_free_bytes of {self.options.path} is reached"
             )
@@ -143,19 +164,27 @@ class Spool:
         self._pending.dropped_intents.append(row_id)
         self._commit_soon()
 
-    def keep_now(self, batches: Sequence[Batch]) -> bool:
-        """Keep ``batches`` before returning, blocking for at most ``LAST_CHANCE_S``; whether that succeeded.
+    def keep_now(self, batches: Sequence[Batch]) -> list[Batch]:
+        """Keep ``batches`` before returning, blocking for at most ``LAST_CHANCE_S``; those that are kept.
         For the end of a process, where nothing else runs any more: here ``max_bytes`` does not count, for
         what memory held is bounded too."""
-        changes, self._pending = self._pending, Changes()
-        changes.batches.extend(batches)
-        try:
-            job = partial(self._disk.attempt, partial(self._disk.apply, changes, is_last=True))
-            self._thread.submit(job).result(LAST_CHANCE_S)
-        except (SpoolUnavailable, TimeoutError, RuntimeError) as error:
-            self._blame(str(error) or type(error).__name__)
-            return False
-        return True
+        rest, self._pending = self._pending, Changes()
+        changes = [(None, rest), *((batch, Changes(batches=[batch])) for batch in batches)]
+        jobs = [(batch, self._submitted(each)) for batch, each in changes if each]
+        wait([job for _, job in jobs if job], LAST_CHANCE_S)
+        kept = [batch for batch, job in jobs if batch is not None and self._is_kept(job)]
+        if len(kept) < len(batches):
+            self._blame(self._fault or "no answer in time")
+        return kept
+
+    def _submitted(self, changes: Changes) -> Future[None] | None:
+        job = partial(self._disk.attempt, partial(self._disk.apply, changes, is_last=True))
+        with suppress(RuntimeError):  # the thread has been let go
+            return self._thread.submit(job)
+        return None
+
+    def _is_kept(self, job: Future[None] | None) -> bool:
+        return job is not None and job.done() and not job.cancelled() and job.exception() is None
 
     # --- reading
 

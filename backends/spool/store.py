@@ -134,6 +134,12 @@ class SpoolStore:
         with self._transaction():
             return sum(self._take_in(row) for row in rows)
 
+    def take_in_damaged(self, other: SpoolStore) -> None:
+        """What ``other`` put apart, for whoever can read it."""
+        with self._transaction():
+            for values in other._connection.execute(_SQL["all_damaged"]).fetchall():
+                self._connection.execute(_SQL["keep_damaged"], values)
+
     def take_in_intents(self, rows: Iterable[Stored]) -> None:
         """Intents of another file. May be repeated."""
         with self._transaction():

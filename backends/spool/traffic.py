@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable, Collection
 from datetime import UTC, datetime
 from uuid import UUID
@@ -58,6 +59,7 @@ class SpoolTraffic:
         self._paused_until = 0.0
         self._look_after_at = 0.0
         self._half_numbered: Batch | None = None
+        self._spilling = False
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -78,7 +80,7 @@ class SpoolTraffic:
         """A job whose rows should go to the disk now."""
         if now < self._paused_until or self._dispatcher.is_closed:
             return None
-        overdue = now - self._options.batch_deadline_s
+        overdue = math.inf if self._dispatcher.is_halted else now - self._options.batch_deadline_s
         if job := self._dispatcher.take(lambda job: job.must_spill or job.since <= overdue):
             return job
         head = self._ledger.queue_head
@@ -89,6 +91,12 @@ class SpoolTraffic:
         if job := self._dispatcher.take(lambda job: True):
             return job
         return self._claimed(now)
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there are rows, of those that nobody is sending, that could go to the disk."""
+        is_waiting = self._ledger.queue_head is not None or self._dispatcher.oldest_since() is not None
+        return is_waiting or self._spilling
 
     def _claimed(self, now: float) -> Job | None:
         batch = self._ledger.claim(self._options.max_rows, self._options.max_bytes)
@@ -147,7 +155,10 @@ class SpoolTraffic:
 
     async def _spill(self, job: Job) -> None:
         assert job.batch is not None
-        if await self._keep(job.batch):
+        self._spilling = True
+        is_kept = await self._keep(job.batch)
+        self._spilling = False
+        if is_kept:
             self._dispatcher.spilled(job)
         else:
             self._pause()

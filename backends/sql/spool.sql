@@ -43,6 +43,9 @@ INSERT INTO owner (one, boot_id) VALUES (1, ?) ON CONFLICT (one) DO UPDATE SET b
 -- name: keep_damaged
 INSERT INTO damaged (row_id, body) VALUES (?, ?);
 
+-- name: all_damaged
+SELECT row_id, body FROM damaged;
+
 -- name: keep_batch
 INSERT INTO batches (batch_id) VALUES (?) ON CONFLICT (batch_id) DO NOTHING;
 

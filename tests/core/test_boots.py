@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from random import Random
 
-import pytest
-
-from backends.boots import Numbers
 from backends.memory import MemoryDatabase, MemorySink
 from backends.record import Boot
 from backends.testing import FaultySink, fail, make_record, virtual_clock
@@ -28,35 +24,6 @@ class Ear(MemorySink):
 def rig_of(ear: Ear, box: LetterBox, **options: object) -> Rig:
     sink = FaultySink(ear)
     return Rig(build_writer(sink, box, linger_s=0, **options), sink, box)
-
-
-@pytest.mark.parametrize(
-    ("numbers", "text"),
-    [
-        ([], ""),
-        ([3], "3"),
-        ([1, 2, 3], "1-3"),
-        ([3, 1, 2, 2], "1-3"),
-        ([12, 5, 6, 9, 8, 7], "5-9,12"),
-        ([1, 3, 5], "1,3,5"),
-    ],
-)
-def test_numbers_read_as_ranges(numbers: list[int], text: str) -> None:
-    found = Numbers()
-    for number in numbers:
-        found.add(number)
-
-    assert str(found) == text
-
-
-def test_numbers_in_any_order_are_the_same_ranges() -> None:
-    numbers = Random(1).sample(range(100), 60)
-    found = Numbers()
-    for number in numbers:
-        found.add(number)
-
-    read = [part.split("-") for part in str(found).split(",")]
-    assert [n for part in read for n in range(int(part[0]), int(part[-1]) + 1)] == sorted(numbers)
 
 
 @virtual_clock

@@ -287,6 +287,36 @@ def test_a_corrupt_file_is_set_aside_and_a_new_one_begun(root: Path) -> None:
     file.close()
 
 
+def test_a_folder_that_was_taken_away_is_made_again_for_the_next_letter(
+    file: DeadLetterFile, root: Path
+) -> None:
+    file.add([letter()])
+    root.rename(root.with_name("away"))
+
+    file.add([letter()])
+
+    assert len(ids(root)) == 1
+    assert len(ids(root.with_name("away"))) == 1
+
+
+def test_letters_of_the_dead_stay_where_they_are_while_there_is_no_room(root: Path) -> None:
+    dead = DeadLetterFile(root)
+    dead.open()
+    file = DeadLetterFile(root, max_bytes=100 * 1024)
+    assert file.open() == frozenset()
+    rows = [make_record() for _ in range(400)]
+    dead.add([letter(row) for row in rows])
+    dead.close()
+
+    assert file.adopt() == frozenset()
+
+    assert len(ids(root)) == 400
+    later = DeadLetterFile(root)
+    assert later.open() == {row.id for row in rows}
+    file.close()
+    later.close()
+
+
 # --- sending again
 
 
@@ -362,6 +392,17 @@ def test_a_damaged_letter_shows_and_is_never_sent(file: DeadLetterFile, root: Pa
     assert batch is not None and batch.rows == (rows[1],)
     damaged = letters(root)[0]
     assert (damaged.row_id, damaged.row, damaged.is_marked) == (rows[0].id, None, False)
+
+
+def test_damaged_letters_do_not_hide_those_behind_them(file: DeadLetterFile, root: Path) -> None:
+    rows = [make_record() for _ in range(501)]
+    file.add([letter(row) for row in rows])
+    change(root, f"UPDATE letters SET crc = crc + 1 WHERE row_id <> '{rows[500].id}'")
+    mark_letters(root)
+
+    batch = file.marked()
+
+    assert batch is not None and batch.rows == (rows[500],)
 
 
 # --- looking
