@@ -354,7 +354,7 @@ class BatchLogWriter:
 
     async def _recover(self) -> None:
         """Rows of earlier runs become ours: the letters first, for a row that is in the spool too is one."""
-        letters = self._letters.open()
+        letters = self._letters.open(self.boot_id)
         self._ledger.recover(len(letters), "dead_lettered")
         if self._spool is not None:
             await self._spool.open(self.boot_id, letters)

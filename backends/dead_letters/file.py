@@ -43,8 +43,10 @@ class DeadLetterFile:
         self._found: set[UUID] = set()
         self._removed: set[UUID] = set()
 
-    def open(self) -> frozenset[UUID]:
+    def open(self, owner: UUID | None = None) -> frozenset[UUID]:
         """See ``DeadLetters.open``."""
+        if owner is not None:
+            self._try(lambda store: store.sign(owner), None)
         return self.adopt()
 
     def adopt(self) -> frozenset[UUID]:

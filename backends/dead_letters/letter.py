@@ -72,9 +72,9 @@ class DeadLetters(Protocol):
         """Why letters cannot be read or kept just now; None when all is well."""
         ...
 
-    def open(self) -> frozenset[UUID]:
-        """Claim the file; the rows of earlier runs that have a letter there or with the dead. Never raises:
-        trouble is shown, the file is tried again, and ``adopt`` tells what is found then."""
+    def open(self, owner: UUID | None = None) -> frozenset[UUID]:
+        """Claim the file for the boot ``owner``; the rows of earlier runs that have a letter there or with the
+        dead. Never raises: trouble is shown, the file is tried again, and ``adopt`` tells what is found then."""
         ...
 
     def add(self, letters: Sequence[DeadLetter]) -> None:

@@ -50,6 +50,11 @@ class LetterStore:
             self.close()
             raise
 
+    def sign(self, owner: UUID) -> None:
+        """Write down whose file it is now: an audit tells running boots from dead ones by it."""
+        with self._transaction():
+            self._many("sign", [(str(owner),)])
+
     # --- letters
 
     def row_ids(self) -> set[UUID]:

@@ -31,6 +31,15 @@ CREATE TABLE IF NOT EXISTS boots (
     abandoned TEXT NOT NULL
 ) STRICT;
 
+-- name: schema_owner
+CREATE TABLE IF NOT EXISTS owner (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    boot_id TEXT NOT NULL
+) STRICT;
+
+-- name: sign
+INSERT INTO owner (one, boot_id) VALUES (1, ?) ON CONFLICT (one) DO UPDATE SET boot_id = excluded.boot_id;
+
 -- name: has_tables
 SELECT count(*) = 3 FROM sqlite_master WHERE type = 'table' AND name IN ('letters', 'marks', 'boots');
 

@@ -53,7 +53,7 @@ class LetterBox:
     boots: dict[UUID, Boot] = field(default_factory=dict)
     trouble: str | None = None
 
-    def open(self) -> frozenset[UUID]:
+    def open(self, owner: UUID | None = None) -> frozenset[UUID]:
         """See ``DeadLetters.open``."""
         return frozenset(self.ids())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ def moved(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        shutil.rmtree(folder, ignore_errors=True)  # the dead letters made it anew, for the end of the boot
         elsewhere.rename(folder)
 
 
