@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import Awaitable, Callable, Collection
 from datetime import UTC, datetime
 from uuid import UUID
@@ -80,17 +79,22 @@ class SpoolTraffic:
         """A job whose rows should go to the disk now."""
         if now < self._paused_until or self._dispatcher.is_closed:
             return None
-        overdue = math.inf if self._dispatcher.is_halted else now - self._options.batch_deadline_s
-        if job := self._dispatcher.take(lambda job: job.must_spill or job.since <= overdue):
+        if job := self._dispatcher.take(lambda job: job.must_spill or self._is_overdue(job.since, now)):
             return job
         head = self._ledger.queue_head
-        if head is not None and head.accepted_at <= overdue:  # behind an open breaker none of them was tried
+        if head is not None and self._is_overdue(
+            head.accepted_at, now
+        ):  # behind an open breaker none was tried
             return self._claimed(now)
         if not (self._spills_early and self._ledger.is_pressed and self._spool.room):
             return None
         if job := self._dispatcher.take(lambda job: True):
             return job
         return self._claimed(now)
+
+    def _is_overdue(self, since: float, now: float) -> bool:
+        """Whether a row's time is up; once nothing is sent any more, everybody's is."""
+        return self._dispatcher.is_halted or since + self._options.batch_deadline_s <= now
 
     @property
     def has_more(self) -> bool:
