@@ -74,7 +74,7 @@ class DeadLetters(Protocol):
 
     def open(self, owner: UUID | None = None) -> frozenset[UUID]:
         """Claim the file for the boot ``owner``; the rows of earlier runs that have a letter there or with
-        the dead. Never raises: trouble is shown, the file is tried again, and ``adopt`` tells what is found."""
+        the dead. Never raises: trouble is shown, the file is tried again; ``adopt`` tells what is found."""
         ...
 
     def add(self, letters: Sequence[DeadLetter]) -> None:
