@@ -112,7 +112,7 @@ def judge(
     verdict.missing = verdict.blame("calls have no row", [_told(call, runs) for call in wanting])
     verdict.excused = len(absent) - len(wanting)
     verdict.abandoned = sum(len(run.abandoned) for run in runs)
-    wrong = list(_unequal(calls, provider, by_request))
+    wrong = list(_unequal(calls, runs, provider, by_request))
     verdict.unequal = verdict.blame("rows are not what their calls were", wrong)
     verdict.blame("runs whose ledger did not add up", [run.number for run in runs if run.unaccounted])
     named = [run.number for run in runs if run.abandoned and not run.may_abandon]
@@ -151,18 +151,30 @@ def _unexcused(run: Run, absent: Sequence[Call]) -> list[Call]:
 
 
 def _unequal(
-    calls: Mapping[str, Call], provider: Mapping[str, Mapping[str, Any]], rows: Mapping[str, Row]
+    calls: Mapping[str, Call],
+    runs: Sequence[Run],
+    provider: Mapping[str, Mapping[str, Any]],
+    rows: Mapping[str, Row],
 ) -> Iterator[str]:
     for request_id, row in rows.items():
-        call, seen = calls.get(request_id), provider.get(request_id)
-        if call is not None and (why := _difference(call, seen, row)):
+        if (call := calls.get(request_id)) is None:
+            continue
+        if row.end_reason == "crash":
+            why = _not_a_crash(call, runs[call.run], row)
+        else:
+            why = _difference(call, provider.get(request_id), row)
+        if why:
             yield f"{request_id} ({call.kind}, {call.outcome}): {why}"
 
 
+def _not_a_crash(call: Call, run: Run, row: Row) -> str | None:
+    """An answered call had its row in memory; where that may be lost, its intent is better than nothing."""
+    if call.outcome == "answered" and not run.may_lose:
+        return f"a crash row for an answered call (run {run.number}: {run.ending})"
+    return None if row.status == "cancelled" else f"a crash row with status {row.status}"
+
+
 def _difference(call: Call, seen: Mapping[str, Any] | None, row: Row) -> str | None:
-    if row.end_reason == "crash":
-        is_fit = row.status == "cancelled" and call.outcome != "answered"
-        return None if is_fit else f"a crash row with status {row.status}"
     if seen is None:
         return "the provider saw no such call" if row.status == "success" else None
     if call.outcome == "answered" and (row.status, row.status_code) != _ending(call):
