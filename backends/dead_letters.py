@@ -45,6 +45,10 @@ class DeadLetters(Protocol):
         """
         ...
 
+    def remove(self, rows: Sequence[UUID]) -> None:
+        """The sink has these after all. Never raises; what cannot be removed is sent again later."""
+        ...
+
 
 class DeadLetterFile:
     """The letters of one boot: ``<folder>/letters-<boot_id>.jsonl``, at most ``max_bytes`` long."""

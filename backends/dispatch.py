@@ -22,7 +22,7 @@ from .errors import (
     SinkRetryable,
     SinkRowsRejected,
 )
-from .ledger import Ledger
+from .ledger import Home, Ledger
 from .record import Batch
 from .retry import CAP_DRAINING_S, CAP_RUNNING_S, Backoff, Breaker
 from .sink import Committed
@@ -30,6 +30,8 @@ from .sink import Committed
 MAX_STATEMENTS_PER_TURN = 64
 """After so many retries and pieces in a row a batch of fresh rows has its turn."""
 PROBE_ROWS = 10
+EXPIRED = "expired"
+"""The code of a dead letter that no sink refused: it was on the disk for too long."""
 MAX_LINGER_S = 10.0
 
 
@@ -97,6 +99,8 @@ class Dispatcher:
         self._statements = 0
         self._max_rows = options.max_rows
         self._linger_s = options.linger_s
+        self._fetch_at = 0.0
+        self._fetches_failed = 0
 
     # --- what next
 
@@ -152,15 +156,21 @@ class Dispatcher:
 
     # --- the disk
 
-    def fetched(self, batch: Batch, now: float) -> None:
-        """A batch came back from the spool: send it as any other. The spool keeps it until it is settled."""
-        self._ledger.fetch(batch, now)
+    def fetch_at(self) -> float | None:
+        """From when on rows of the disk may be sent (loop time); None while the sink is unwell or the
+        memory is short."""
+        is_well = self.breaker.state == "closed" and not self._draining and self._ledger.is_relaxed
+        return self._fetch_at if is_well else None
+
+    def fetched(self, batch: Batch, now: float, home: Home = "spooled") -> None:
+        """A batch came back from the disk: send it as any other. The disk keeps it until it is settled."""
+        self._ledger.fetch(batch, now, home)
         self._waiting.append(Job(batch, since=now, not_before=now))
 
     def take(self, is_wanted: Callable[[Job], bool]) -> Job | None:
         """The oldest waiting job that ``is_wanted``, which is then the caller's."""
         for job in self._waiting:
-            if job.batch is not None and not self._ledger.is_on_disk(job.batch) and is_wanted(job):
+            if self._is_ours_alone(job) and is_wanted(job):
                 self._waiting.remove(job)
                 return job
         return None
@@ -170,9 +180,25 @@ class Dispatcher:
         if job.batch is not None and self._ledger.holds(job.batch) and not self.is_closed:
             self._ledger.spool(job.batch)
 
+    def not_spilled(self, job: Job, now: float) -> None:
+        """The disk did not take the job's rows: they are the sink's again, unless it had its chance."""
+        if job.must_spill and job.batch is not None and self._ledger.holds(job.batch) and not self.is_closed:
+            self._ledger.abandon(job.batch)
+        else:
+            self.keep(job, now)
+
+    def expired(self, batch: Batch, now: float) -> None:
+        """A batch of the spool that the sink has not taken for too long: to the dead letters with it."""
+        self._ledger.fetch(batch, now)
+        reasons = [Rejection(EXPIRED, "the sink did not take it for spool.max_age_s")] * len(batch.rows)
+        self._bury(Job(batch, since=now), batch, reasons, now)
+
     def oldest_since(self) -> float | None:
-        """Since when the oldest job that waits has been tried."""
-        return min((job.since for job in self._waiting), default=None)
+        """Since when the oldest job that waits, and is not on the disk, has been tried."""
+        return min((job.since for job in self._waiting if self._is_ours_alone(job)), default=None)
+
+    def _is_ours_alone(self, job: Job) -> bool:
+        return job.batch is not None and self._ledger.home(job.batch) is None
 
     # --- what an answer means
 
@@ -200,8 +226,16 @@ class Dispatcher:
         self._sink_answers()
         self._max_rows = min(self._options.max_rows, self._max_rows + max(1, self._max_rows // 10))
         self._linger_s = max(self._options.linger_s, self._linger_s * 0.9)
+        self._commit(batch, outcome.duplicates)
+
+    def _commit(self, batch: Batch, duplicates: int) -> None:
+        home = self._ledger.home(batch)
         self._forget(batch)
-        self._ledger.commit(batch, outcome.duplicates)
+        if home == "dead_lettered":
+            self._dead_letters.remove([row.id for row in batch.rows])
+        if home is not None:
+            self._fetches_failed, self._fetch_at = 0, 0.0
+        self._ledger.commit(batch, duplicates)
 
     def _rows_rejected(self, job: Job, batch: Batch, outcome: SinkRowsRejected, now: float) -> None:
         rejected = sorted(outcome.rejected.items())  # rows keep their order, whatever the sink's
@@ -214,8 +248,7 @@ class Dispatcher:
         bad = replace(job, batch=parts[0])
         self._bury(bad, parts[0], list(refused.values()), now)
         if rest and outcome.stored is not None:
-            self._forget(parts[1])
-            self._ledger.commit(parts[1], outcome.stored.duplicates)
+            self._commit(parts[1], outcome.stored.duplicates)
         elif rest:
             self._waiting.append(replace(job, batch=parts[1], attempts=0, not_before=now))
 
@@ -240,7 +273,6 @@ class Dispatcher:
             self.degraded["dead_letters_full"] = str(error)
             return self._wait(job, now)
         self.degraded.pop("dead_letters_full", None)
-        self.degraded["dead_letters"] = "rows were refused for good; see the dead letters"
         self._forget(batch)
         self._ledger.dead_letter(batch)
 
@@ -250,8 +282,8 @@ class Dispatcher:
             self._max_rows = max(1, min(self._max_rows, len(batch.rows)) // 2)
         if isinstance(outcome, SinkRetryable) and outcome.slow_down:
             self._linger_s = min(MAX_LINGER_S, max(self._linger_s * 2, self._options.linger_s, 0.1))
-        if self._ledger.is_on_disk(batch):
-            self._ledger.spool(batch)  # where it was; it is fetched again once the sink is well
+        if self._ledger.home(batch) is not None:
+            self._go_home(batch, now)
         elif self._give_up_after_s is None:
             self._wait(job, now)
         elif self.breaker.state != "closed":
@@ -279,9 +311,15 @@ class Dispatcher:
             job.must_spill = True
             self._waiting.append(job)
 
+    def _go_home(self, batch: Batch, now: float) -> None:
+        """Back to the disk, where it is safe; it is fetched again, after a while."""
+        self._fetches_failed += 1
+        self._fetch_at = now + self._backoff.delay(self._fetches_failed, CAP_RUNNING_S)
+        self._ledger.go_home(batch)
+
     def _forget(self, batch: Batch) -> None:
         """The spool need not keep these rows: to be told in the same step in which they are settled."""
-        if self._disk is not None and (self._disk.is_write_ahead or self._ledger.is_on_disk(batch)):
+        if self._disk is not None and (self._disk.is_write_ahead or self._ledger.home(batch) == "spooled"):
             self._disk.forget([row.id for row in batch.rows])
 
     def _wait(self, job: Job, now: float) -> None:
@@ -373,4 +411,6 @@ class Dispatcher:
         oldest = self._ledger.oldest()
         age = now - oldest.accepted_at if oldest else 0.0
         late = {"batch_overdue": f"{age:.0f} s"} if age > self._options.batch_deadline_s else {}
-        return {**self.degraded, **late}
+        refused = self._ledger.counts().dead_lettered
+        letters = {"dead_letters": f"{refused} rows; see `tallygate logs dead-letters`"} if refused else {}
+        return {**self.degraded, **letters, **late}

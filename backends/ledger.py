@@ -18,6 +18,8 @@ from uuid import UUID
 from .record import MAX_ROW_BYTES, Batch, UsageRecord, row_bytes, stamped
 
 Bucket: TypeAlias = Literal["committed", "duplicates", "dead_lettered", "spooled", "abandoned"]
+Home: TypeAlias = Literal["spooled", "dead_lettered"]
+"""A bucket whose rows are on the disk: they can be sent from there, and stay there until they are settled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ class Ledger:
         self._on_settled = on_settled
         self._queue: deque[Entry] = deque()
         self._flights: dict[UUID, tuple[Entry, ...]] = {}
-        self._on_disk: set[UUID] = set()
+        self._homes: dict[UUID, Home] = {}
         self._settled: Counter[Bucket] = Counter()
         self._accepted = 0
         self._recovered = 0
@@ -112,8 +114,10 @@ class Ledger:
 
     @property
     def is_relaxed(self) -> bool:
-        """Whether more than half of the room is left."""
-        return 2 * self.rows < self._max_rows and 2 * self.bytes < self._max_bytes
+        """Whether more of a disk's rows may come: less than half of the room is taken by rows, whatever the
+        running calls have set aside, and those are not short of room."""
+        rows, size = self.rows - self.places, self._queue_bytes + self._flight_bytes
+        return 2 * rows < self._max_rows and 2 * size < self._max_bytes and not self.is_pressed
 
     def admit(self) -> bool:
         """Give a place for one row, if there is room for it."""
@@ -161,19 +165,19 @@ class Ledger:
 
     def divide(self, batch: Batch, groups: Iterable[Sequence[int]]) -> list[Batch]:
         """Replace a batch in flight by one new batch per group of its indexes (each index in one group)."""
-        is_on_disk = self.is_on_disk(batch)
+        home = self.home(batch)
         entries = self._land(batch)
         parts = [self._launch(tuple(entries[index] for index in group)) for group in groups if group]
-        if is_on_disk:
-            self._on_disk.update(part.id for part in parts)
+        if home is not None:
+            self._homes.update((part.id, home) for part in parts)
         return parts
 
     # --- the disk
 
-    def recover(self, rows: int) -> None:
-        """The spool was found to hold ``rows`` rows of earlier runs: they are accepted, and spooled."""
+    def recover(self, rows: int, home: Home = "spooled") -> None:
+        """``rows`` rows of earlier runs were found at ``home``: they are accepted, and stay there."""
         self._recovered += rows
-        self._settled["spooled"] += rows
+        self._settled[home] += rows
 
     def lose(self, rows: int) -> None:
         """The disk cannot give back so many rows that only it had."""
@@ -184,24 +188,33 @@ class Ledger:
         """``batch``, where rows that no boot accepted, for a crash came between, have numbers of this one."""
         return Batch(batch.id, tuple(self._numbered(row) for row in batch.rows))
 
-    def fetch(self, batch: Batch, now: float) -> None:
-        """Rows that only the spool held are in flight again, as the batch they were."""
-        self._settled["spooled"] -= len(batch.rows)
-        self._on_disk.add(batch.id)
+    def fetch(self, batch: Batch, now: float, home: Home = "spooled") -> None:
+        """Rows that only ``home`` held are in flight again, as ``batch``; the disk has them still."""
+        self._settled[home] -= len(batch.rows)
+        self._homes[batch.id] = home
         self._fly(batch, tuple(Entry(row, row_bytes(row), now) for row in batch.rows))
 
     def spool(self, batch: Batch) -> None:
         """Of the rows of a batch in flight the spool has the one copy from now on."""
         self._settle("spooled", self._land(batch))
 
-    def is_on_disk(self, batch: Batch) -> bool:
-        """Whether the rows of a batch in flight were fetched from the spool, which has them still."""
-        return batch.id in self._on_disk
+    def go_home(self, batch: Batch) -> None:
+        """Leave the rows of a fetched batch where they were fetched from."""
+        home = self._homes[batch.id]
+        self._settle(home, self._land(batch))
 
-    @property
-    def has_fetched(self) -> bool:
-        """Whether any batch in flight was fetched from the spool."""
-        return bool(self._on_disk)
+    def go_home_all(self) -> None:
+        """Leave every fetched batch where it was fetched from."""
+        for batch_id in tuple(self._homes):
+            self.go_home(Batch(batch_id, ()))
+
+    def home(self, batch: Batch) -> Home | None:
+        """Where the rows of a batch in flight were fetched from; None for those that came from a call."""
+        return self._homes.get(batch.id)
+
+    def has_fetched(self, home: Home) -> bool:
+        """Whether any batch in flight was fetched from there."""
+        return home in self._homes.values()
 
     def launch_queue(self, max_rows: int, max_bytes: int) -> None:
         """Put every queued row into batches in flight."""
@@ -334,7 +347,7 @@ class Ledger:
 
     def _land(self, batch: Batch) -> tuple[Entry, ...]:
         entries = self._flights.pop(batch.id)
-        self._on_disk.discard(batch.id)
+        self._homes.pop(batch.id, None)
         self._in_flight -= len(entries)
         self._flight_bytes -= sum(entry.size for entry in entries)
         return entries

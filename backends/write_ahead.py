@@ -15,7 +15,7 @@ from .record import UsageRecord
 from .writer import BatchLogWriter
 
 JOURNAL_S = 1.0
-"""A disk that takes longer is ailing: no call waits for it any longer."""
+"""A disk that takes longer is ailing: no call waits for it any longer; see ``Spool.is_stuck``."""
 
 
 class WriteAheadLogWriter(BatchLogWriter):
@@ -28,7 +28,7 @@ class WriteAheadLogWriter(BatchLogWriter):
             return place
         written = self._spool.intend(replace(intent(), id=place.id, boot_id=None, seq=0))
         try:
-            await asyncio.wait({written}, timeout=JOURNAL_S)
+            await self._written(written)
         except BaseException:
             place.release()
             raise
@@ -36,7 +36,11 @@ class WriteAheadLogWriter(BatchLogWriter):
 
     async def settled(self, receipt: Receipt) -> None:
         """Wait for the group commit of the row, at most ``JOURNAL_S``."""
-        await asyncio.wait({receipt}, timeout=JOURNAL_S)
+        await self._written(receipt)
+
+    async def _written(self, receipt: Receipt) -> None:
+        if self._spool is not None and not self._spool.is_stuck:
+            await asyncio.wait({receipt}, timeout=JOURNAL_S)
 
     def release(self, row_id: UUID) -> None:
         """Take an unused place back, and its intent."""

@@ -120,7 +120,7 @@ class BatchLogWriter:
         self._state = "running"
         self._delivery.start()
         if self._traffic is not None:
-            self._traffic.start(lambda: self._state != "running")
+            self._traffic.start()
         self._boots.announce(self._pulse, is_over=lambda: self._state != "running")
 
     async def stop(self, deadline_s: float | None = None) -> StopReport:
@@ -294,10 +294,11 @@ class BatchLogWriter:
         if self._spool is not None and not self._ledger.is_bare:
             self._ledger.launch_queue(self._options.max_rows, self._options.max_bytes)
             flying = self._ledger.flying()
-            is_kept = self._spool.keep_now([each for each in flying if not self._ledger.is_on_disk(each)])
+            is_kept = self._spool.keep_now([each for each in flying if self._ledger.home(each) is None])
             for batch in flying:
-                if is_kept or self._ledger.is_on_disk(batch):
+                if is_kept and self._ledger.home(batch) is None:
                     self._ledger.spool(batch)
+        self._ledger.go_home_all()
         self._ledger.abandon_all()
 
     def _open_traffic(self, spool: Spool) -> SpoolTraffic:
@@ -307,7 +308,8 @@ class BatchLogWriter:
         )
 
     async def _recover(self, spool: Spool) -> None:
-        self._ledger.recover(await spool.open())
+        await spool.open(self.boot_id)
+        self._ledger.recover(spool.take_found())
 
     def _on_death(self, is_cancelled: bool) -> None:
         """The collector is gone. A cancel means that the loop ends: nobody will ever deliver the rest."""
@@ -341,10 +343,8 @@ class BatchLogWriter:
         reasons = dict(self._dispatcher.reasons(now))
         if not self._ledger.room and self._on_full != "spill":
             reasons["queue_full"] = f"calls without a place: {self._on_full}"
-        if self._spool is not None and self._spool.trouble:
-            reasons["spool_ailing"] = self._spool.trouble
-        if self._spool is not None and self._spool.damaged:
-            reasons["spool_damaged"] = f"{self._spool.damaged} rows could not be read"
+        if self._spool is not None:
+            reasons |= self._spool.reasons()
         return reasons
 
     def _would_refuse(self) -> str | None:

@@ -14,6 +14,7 @@ from itertools import count
 from pathlib import Path
 
 PREFIX = "instance-"
+LOCK = "lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,20 @@ class SpoolFolder:
     def database(self) -> Path:
         """Where the rows are."""
         return self.path / "spool.db"
+
+    def is_there(self) -> bool:
+        """Whether the folder is still the one that was locked: nobody took it away under us."""
+        try:
+            return self.database.exists() and os.path.samestat(
+                os.fstat(self._lock), os.stat(self.path / LOCK)
+            )
+        except OSError:
+            return False
+
+    def clear(self) -> None:
+        """Remove the file; all of it is elsewhere."""
+        for suffix in ("", "-wal", "-shm"):
+            self.database.with_name(self.database.name + suffix).unlink(missing_ok=True)
 
     def release(self) -> None:
         """Let others have it."""
@@ -56,7 +71,7 @@ def _candidates(root: Path) -> Iterator[Path]:
 
 def _try(folder: Path) -> SpoolFolder | None:
     folder.mkdir(exist_ok=True)
-    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -12,7 +12,8 @@ class SpoolOptions(BaseModel):
     """``spill``: rows go to disk when memory is full, when their batch is overdue, and at the end of a stop.
     ``write_ahead``: every call's intent is on disk before its provider is called, its row before its answer.
     ``sync``: what a power cut may take: the last commits (``normal``) or nothing (``full``); a process that
-    dies loses nothing either way. ``min_free_bytes``: the disk is left that much."""
+    dies loses nothing either way. ``min_free_bytes``: the disk is left that much. ``max_age_s``: rows that
+    the sink has not taken for so long go to the dead letters (None: never)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -21,3 +22,4 @@ class SpoolOptions(BaseModel):
     sync: Literal["normal", "full"] = "normal"
     max_bytes: int = Field(default=1024 * 1024 * 1024, ge=1024 * 1024)
     min_free_bytes: int = Field(default=64 * 1024 * 1024, ge=0)
+    max_age_s: float | None = Field(default=None, gt=0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,9 +20,12 @@ from ..codec import from_json, to_json
 from ..record import Batch, UsageRecord
 from ..statements import statements
 
-SCHEMA_VERSION = 1
 ROWS_PER_BATCH = 1000
 """Rows that were journalled without a batch are given back in batches of so many."""
+LOCK_S = 1.0
+"""How long somebody else may hold the file's lock, who has no business there."""
+WORTH_SHRINKING = 4096
+"""Free pages, in a file that is otherwise empty, that are given back to the disk."""
 
 _SQL = statements("spool")
 
@@ -44,6 +47,31 @@ class Changes:
     def __bool__(self) -> bool:
         return any((self.intents, self.rows, self.batches, self.dropped_intents, self.dropped_rows))
 
+    @property
+    def grows(self) -> bool:
+        """Whether the file will need more room."""
+        return bool(self.intents or self.rows or self.batches)
+
+    def only_drops(self) -> Changes:
+        """What of it makes room."""
+        return Changes(dropped_intents=self.dropped_intents, dropped_rows=self.dropped_rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A row as it is in the file. ``batch_id`` is None for one that is journalled only."""
+
+    row_id: str
+    batch_id: str | None
+    place: int
+    body: bytes
+    crc: int
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the body is what was written."""
+        return crc32(self.body) == self.crc
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -60,7 +88,9 @@ class SpoolStore:
     def __init__(self, path: Path, sync: Literal["normal", "full"]) -> None:
         self.path = path
         self.lost = 0
-        self._connection = sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)
+        self._connection = sqlite3.connect(
+            path, timeout=LOCK_S, isolation_level=None, check_same_thread=False
+        )
         try:
             self._prepare(sync)
         except BaseException:
@@ -71,10 +101,11 @@ class SpoolStore:
         """Let go of the file. May be repeated."""
         self._connection.close()
 
-    def recover(self) -> Found:
+    def recover(self, except_for: Collection[UUID] = ()) -> Found:
         """After opening: every intent becomes the row of a call that a crash ended, every loose row gets a
-        batch. May be repeated."""
+        batch, and the rows ``except_for`` go, for they are safe elsewhere. May be repeated."""
         with self._transaction():
+            self._drop(except_for)
             damaged = self._part_with_damaged()
             self._settle_intents()
             self._gather_loose_rows()
@@ -93,28 +124,49 @@ class SpoolStore:
                 execute(_SQL["keep_batch"], (str(batch.id),))
                 many(_SQL["keep_row"], _batch_rows(batch))
             many(_SQL["drop_intent"], ((str(row_id),) for row_id in changes.dropped_intents))
-            many(_SQL["drop_row"], ((str(row_id),) for row_id in changes.dropped_rows))
+            self._drop(changes.dropped_rows)
+        if changes.dropped_rows:
+            self._shrink()
 
-    def next_batch(self, after: int) -> tuple[int, Batch] | None:
-        """The first batch with a number above ``after`` that has rows, and its number. Rows that were whole
-        when the file was opened and are not now are put apart, and counted in ``lost``."""
+    def take_in(self, rows: Iterable[Stored]) -> int:
+        """Rows of another file, as they were there; how many of them are new here. Damaged ones are put
+        apart, as ``recover`` does. May be repeated."""
+        with self._transaction():
+            return sum(self._take_in(row) for row in rows)
+
+    def take_in_intents(self, rows: Iterable[Stored]) -> None:
+        """Intents of another file. May be repeated."""
+        with self._transaction():
+            whole = ((row.row_id, row.body, row.crc) for row in rows if row.is_whole)
+            self._connection.executemany(_SQL["keep_intent"], whole)
+
+    def sign(self, owner: str) -> None:
+        """Write down who works with this file; also a proof that it can be written."""
+        self._connection.execute(_SQL["sign"], (owner,))
+
+    def next_batch(self, after: int, except_for: Collection[UUID] = ()) -> tuple[int, Batch] | None:
+        """The first batch with a number above ``after`` that has rows other than ``except_for``, and its
+        number. Rows that are damaged by now are put apart, and counted in ``lost``."""
         while (found := self._connection.execute(_SQL["next_batch"], (after,)).fetchone()) is not None:
             after, batch_id = int(found[0]), UUID(found[1])
-            rows = self._connection.execute(_SQL["rows_of_batch"], (str(batch_id),)).fetchall()
-            if not all(_is_whole(body, crc) for _, body, crc in rows):
-                with self._transaction():
-                    self.lost += self._part_with_damaged()
-            whole = tuple(_record(body, crc) for _, body, crc in rows if _is_whole(body, crc))
-            if whole:
-                return after, Batch(batch_id, whole)
+            batch = Batch(batch_id, tuple(row for row in self._rows_of(batch_id) if row.id not in except_for))
+            if batch.rows:
+                return after, batch
+            self._connection.execute(_SQL["drop_empty_batch"], (str(batch_id),))
         return None
+
+    def some_rows(self) -> list[Stored]:
+        """Rows as they are stored, not more than ``ROWS_PER_BATCH``; [] once none is left."""
+        return [Stored(*values) for values in self._connection.execute(_SQL["some_rows"], (ROWS_PER_BATCH,))]
+
+    def drop(self, rows: Iterable[Stored]) -> None:
+        """These rows are in another file."""
+        with self._transaction():
+            self._connection.executemany(_SQL["drop_row"], ((row.row_id,) for row in rows))
 
     def size(self) -> int:
         """The bytes in use in the file."""
-        page, pages, free = (
-            int(self._connection.execute(f"PRAGMA {name}").fetchone()[0])
-            for name in ("page_size", "page_count", "freelist_count")
-        )
+        page, pages, free = map(self._pragma, ("page_size", "page_count", "freelist_count"))
         return page * (pages - free)
 
     # --- opening
@@ -130,13 +182,13 @@ class SpoolStore:
                     if name.startswith("schema_"):
                         self._connection.execute(statement)
         except sqlite3.DatabaseError as error:
-            if type(error) is sqlite3.DatabaseError:  # SQLITE_CORRUPT, SQLITE_NOTADB
+            if is_corrupt(error):
                 raise SpoolCorrupt(str(self.path)) from error
             raise
 
     def _settle_intents(self) -> None:
         found = self._connection.execute(_SQL["all_intents"]).fetchall()
-        intents = [_record(body, crc) for _, body, crc in found]
+        intents = [row for _, body, crc in found if (row := _read(body, crc)) is not None]
         ended = [replace(row, status="cancelled", end_reason="crash") for row in intents]
         keep, drop = _SQL["keep_row"], _SQL["drop_intent"]
         self._connection.executemany(keep, ((str(row.id), None, 0, *_body(row)) for row in ended))
@@ -146,18 +198,57 @@ class SpoolStore:
         while loose := self._connection.execute(_SQL["loose_rows"], (ROWS_PER_BATCH,)).fetchall():
             batch = Batch.of(())
             self._connection.execute(_SQL["keep_batch"], (str(batch.id),))
-            places = ((str(batch.id), place, row_id) for place, (row_id, _, _) in enumerate(loose))
+            places = ((str(batch.id), place, row_id) for place, (row_id,) in enumerate(loose))
             self._connection.executemany(_SQL["put_in_batch"], places)
+
+    # --- what is damaged
 
     def _part_with_damaged(self) -> int:
         damaged = 0
         for table, drop in (("all_rows", "drop_row"), ("all_intents", "drop_intent")):
             found = self._connection.execute(_SQL[table])
-            for row_id, body in [(row_id, body) for row_id, body, crc in found if not _is_whole(body, crc)]:
-                self._connection.execute(_SQL["keep_damaged"], (row_id, body))
-                self._connection.execute(_SQL[drop], (row_id,))
+            for row_id, body in [(row_id, body) for row_id, body, crc in found if crc32(body) != crc]:
+                self._part_with(row_id, body, drop)
                 damaged += 1
         return damaged
+
+    def _part_with(self, row_id: str, body: bytes, drop: str) -> None:
+        self._connection.execute(_SQL["keep_damaged"], (row_id, body))
+        self._connection.execute(_SQL[drop], (row_id,))
+
+    def _rows_of(self, batch_id: UUID) -> Iterator[UsageRecord]:
+        for row_id, body, crc in self._connection.execute(_SQL["rows_of_batch"], (str(batch_id),)).fetchall():
+            if (row := _read(body, crc)) is not None:
+                yield row
+                continue
+            with self._transaction():
+                self._part_with(row_id, body, "drop_row")
+            self.lost += 1
+
+    def _take_in(self, row: Stored) -> int:
+        if not row.is_whole:
+            self._connection.execute(_SQL["keep_damaged"], (row.row_id, row.body))
+            return 0
+        if row.batch_id is not None:
+            self._connection.execute(_SQL["keep_batch"], (row.batch_id,))
+        values = (row.row_id, row.batch_id, row.place, row.body, row.crc)
+        return self._connection.execute(_SQL["keep_new_row"], values).rowcount
+
+    # --- the file
+
+    def _drop(self, rows: Collection[UUID]) -> None:
+        ids = [(str(row_id),) for row_id in rows]
+        self._connection.executemany(_SQL["drop_row"], ids)
+        self._connection.executemany(_SQL["drop_intent"], ids)  # of a row that could not be journalled
+
+    def _shrink(self) -> None:
+        """An outage is over: give its room back to the disk."""
+        pages, free = self._pragma("page_count"), self._pragma("freelist_count")
+        if free > WORTH_SHRINKING and free > 0.95 * pages:
+            self._connection.execute("VACUUM")
+
+    def _pragma(self, name: str) -> int:
+        return int(self._connection.execute(f"PRAGMA {name}").fetchone()[0])
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -171,18 +262,19 @@ class SpoolStore:
             raise
 
 
-def _record(body: bytes, crc: int) -> UsageRecord:
+def is_corrupt(error: sqlite3.DatabaseError) -> bool:
+    """Whether the file itself is bad (SQLITE_CORRUPT, SQLITE_NOTADB), not what was asked of it."""
+    return type(error) is sqlite3.DatabaseError
+
+
+def _read(body: bytes, crc: int) -> UsageRecord | None:
+    """The row, or None if it is not what was written, or was written by a program that knew other columns."""
     if crc32(body) != crc:
-        raise SpoolCorrupt("checksum")
-    return from_json(json.loads(body))
-
-
-def _is_whole(body: bytes, crc: int) -> bool:
+        return None
     try:
-        _record(body, crc)
-    except (SpoolCorrupt, ValueError, KeyError, TypeError, AttributeError, ArithmeticError):
-        return False
-    return True
+        return from_json(json.loads(body))
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError):
+        return None
 
 
 def _body(row: UsageRecord) -> tuple[bytes, int]:

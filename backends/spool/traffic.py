@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 
 from ..batching import BatchingOptions
 from ..dispatch import Dispatcher, Job
@@ -22,7 +23,10 @@ log = logging.getLogger("backends.spool")
 
 PAUSE_S = 1.0
 """After the disk failed, or gave nothing though it should have."""
-ADOPT_EVERY_S = 30.0
+LOOK_AFTER_S = 30.0
+"""How often the disk is tried, and searched for what dead siblings left;"""
+LOOK_AFTER_ILL_S = 5.0
+"""while it is ailing."""
 
 
 class SpoolTraffic:
@@ -45,14 +49,14 @@ class SpoolTraffic:
         self._pulse = pulse
         self._spills_early = spills_early
         self._paused_until = 0.0
-        self._adopt_at = 0.0
+        self._look_after_at = 0.0
+        self._half_numbered: Batch | None = None
         self._task: asyncio.Task[None] | None = None
 
-    def start(self, is_draining: Callable[[], bool]) -> None:
-        """Begin. While ``is_draining()`` nothing is fetched any more."""
-        self._is_draining = is_draining
+    def start(self) -> None:
+        """Begin."""
         loop = asyncio.get_running_loop()
-        self._adopt_at = loop.time() + ADOPT_EVERY_S
+        self._look_after_at = loop.time() + LOOK_AFTER_ILL_S
         self._task = loop.create_task(self._run(), name="log-writer spool")
         self._task.add_done_callback(self._ended)
 
@@ -83,70 +87,109 @@ class SpoolTraffic:
         batch = self._ledger.claim(self._options.max_rows, self._options.max_bytes)
         return Job(batch, since=now) if batch else None
 
-    def wants_batch(self, now: float) -> bool:
-        """Whether there is something on the disk, and the sink and the memory are well enough for it."""
-        return (
-            now >= self._paused_until
-            and not self._is_draining()
-            and self._ledger.counts().spooled > 0
-            and self._dispatcher.breaker.state == "closed"
-            and not self._ledger.has_fetched
-            and self._ledger.is_relaxed
-        )
+    def fetch_at(self) -> float | None:
+        """From when on (loop time) the next batch of the disk may be sent; None: not before a change."""
+        is_one_due = self._ledger.counts().spooled > 0 and not self._ledger.has_fetched("spooled")
+        at = self._dispatcher.fetch_at() if is_one_due else None
+        return None if at is None else max(at, self._paused_until)
 
     def wake_at(self, now: float) -> float:
         """When to look again without anything else happening."""
-        times = [self._adopt_at]
+        times = [self._look_after_at]
         if (since := self._dispatcher.oldest_since()) is not None:
             times.append(since + self._options.batch_deadline_s)
         if head := self._ledger.queue_head:
             times.append(head.accepted_at + self._options.batch_deadline_s)
+        if (at := self.fetch_at()) is not None:
+            times.append(at)
         if self._paused_until > now:
             times.append(self._paused_until)
         return max(min(times), self._paused_until)
 
+    def _is_expired(self, batch: Batch) -> bool:
+        max_age_s = self._spool.options.max_age_s
+        if max_age_s is None:
+            return False
+        newest = max(row.timestamp for row in batch.rows)
+        return (datetime.now(UTC) - newest).total_seconds() > max_age_s
+
     # --- waiting
 
     async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
         while not self._dispatcher.is_closed:
-            now = loop.time()
+            self._account()
+            now = asyncio.get_running_loop().time()
             if job := self.next_spill(now):
                 await self._spill(job)
-            elif self.wants_batch(now):
+            elif (fetch_at := self.fetch_at()) is not None and now >= fetch_at:
                 await self._fetch()
-            elif now >= self._adopt_at:
-                await self._adopt()
+            elif now >= self._look_after_at:
+                await self._look_after()
             else:
                 await self._pulse.wait_until(self.wake_at(now))
 
+    def _account(self) -> None:
+        """What came onto the disk, and what it turned out to have lost."""
+        self._ledger.recover(self._spool.take_found())
+        if lost := min(self._spool.take_lost(), self._ledger.counts().spooled):
+            self._lose(lost)
+
+    def _lose(self, rows: int) -> None:
+        log.error("spool_lost_rows", extra={"count": rows})
+        self._ledger.lose(rows)
+
     async def _spill(self, job: Job) -> None:
         assert job.batch is not None
-        try:
-            await self._spool.keep(job.batch)
-        except SpoolUnavailable:
-            self._pause()
-            self._dispatcher.keep(job, asyncio.get_running_loop().time())
-        else:
+        if await self._keep(job.batch):
             self._dispatcher.spilled(job)
+        else:
+            self._pause()
+            self._dispatcher.not_spilled(job, asyncio.get_running_loop().time())
         self._pulse.beat()
 
     async def _fetch(self) -> None:
-        try:
-            batch = await self._spool.next_batch()
-        except SpoolUnavailable:
-            batch = None
-        if lost := self._spool.take_lost():
-            log.error("spool_lost_rows", extra={"count": lost})
-            self._ledger.lose(lost)
+        batch = await self._numbered(self._spool.next_batch)
+        if batch is not None:
+            self._dispatcher.fetched(batch, asyncio.get_running_loop().time())
+            self._pulse.beat()
+
+    async def _bury_expired(self) -> None:
+        while self._spool.options.max_age_s and self._ledger.counts().spooled and not self._is_fetching():
+            batch = await self._numbered(self._spool.first_batch)
+            if batch is None or not self._is_expired(batch):
+                return
+            self._dispatcher.expired(batch, asyncio.get_running_loop().time())
+
+    def _is_fetching(self) -> bool:
+        return self._ledger.has_fetched("spooled")
+
+    async def _numbered(self, read: Callable[[], Awaitable[Batch | None]]) -> Batch | None:
+        """A batch of the disk, its rows numbered; None, after which there is a pause, for now."""
+        batch = self._half_numbered or await self._read(read)
+        self._account()
         if batch is None or self._dispatcher.is_closed:
-            return self._pause()
+            self._pause()
+            return None
         if any(row.boot_id is None for row in batch.rows):
             batch = self._ledger.number(batch)
-            if not await self._keep(batch):  # the number is told to the sink only once the disk knows it
-                return self._pause()
-        self._dispatcher.fetched(batch, asyncio.get_running_loop().time())
-        self._pulse.beat()
+        elif self._half_numbered is None:
+            return batch
+        # The numbers are told to the sink only once the disk knows them; none is given twice, none left out.
+        self._half_numbered = batch
+        if not await self._keep(batch):
+            self._pause()
+            return None
+        self._half_numbered = None
+        return batch
+
+    async def _read(self, read: Callable[[], Awaitable[Batch | None]]) -> Batch | None:
+        try:
+            batch = await read()
+        except SpoolUnavailable:
+            return None
+        if batch is None and (left := self._ledger.counts().spooled):
+            self._lose(left)  # the file was lost with them, or they in it
+        return batch
 
     async def _keep(self, batch: Batch) -> bool:
         try:
@@ -155,11 +198,13 @@ class SpoolTraffic:
             return False
         return not self._dispatcher.is_closed
 
-    async def _adopt(self) -> None:
-        self._adopt_at = asyncio.get_running_loop().time() + ADOPT_EVERY_S
-        if not self._is_draining():
-            rows = await self._spool.adopt()
-            self._ledger.recover(rows)
+    async def _look_after(self) -> None:
+        await self._spool.look_after()
+        self._account()
+        await self._bury_expired()
+        is_well = "spool_ailing" not in self._spool.reasons()
+        after_s = LOOK_AFTER_S if is_well else LOOK_AFTER_ILL_S
+        self._look_after_at = asyncio.get_running_loop().time() + after_s
 
     def _pause(self) -> None:
         self._paused_until = asyncio.get_running_loop().time() + PAUSE_S
@@ -168,4 +213,4 @@ class SpoolTraffic:
         if not task.cancelled() and (error := task.exception()):
             log.error("spool_traffic_died", exc_info=error)
             if not self._dispatcher.is_closed:
-                self.start(self._is_draining)
+                self.start()

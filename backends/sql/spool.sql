@@ -31,6 +31,15 @@ CREATE TABLE IF NOT EXISTS damaged (
     body BLOB NOT NULL
 ) STRICT;
 
+-- name: schema_owner
+CREATE TABLE IF NOT EXISTS owner (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    boot_id TEXT NOT NULL
+) STRICT;
+
+-- name: sign
+INSERT INTO owner (one, boot_id) VALUES (1, ?) ON CONFLICT (one) DO UPDATE SET boot_id = excluded.boot_id;
+
 -- name: keep_damaged
 INSERT INTO damaged (row_id, body) VALUES (?, ?);
 
@@ -42,6 +51,9 @@ INSERT INTO rows (row_id, batch_id, place, body, crc) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (row_id) DO UPDATE SET
     batch_id = coalesce(excluded.batch_id, batch_id), place = excluded.place,
     body = excluded.body, crc = excluded.crc;
+
+-- name: keep_new_row
+INSERT INTO rows (row_id, batch_id, place, body, crc) VALUES (?, ?, ?, ?, ?) ON CONFLICT (row_id) DO NOTHING;
 
 -- name: keep_intent
 INSERT INTO intents (row_id, body, crc) VALUES (?, ?, ?) ON CONFLICT (row_id) DO NOTHING;
@@ -55,6 +67,9 @@ DELETE FROM intents WHERE row_id = ?;
 -- name: drop_empty_batches
 DELETE FROM batches WHERE batch_id NOT IN (SELECT batch_id FROM rows WHERE batch_id IS NOT NULL);
 
+-- name: drop_empty_batch
+DELETE FROM batches WHERE batch_id = ?1 AND NOT EXISTS (SELECT 1 FROM rows WHERE rows.batch_id = ?1);
+
 -- name: next_batch
 SELECT number, batch_id FROM batches WHERE number > ? ORDER BY number LIMIT 1;
 
@@ -62,7 +77,7 @@ SELECT number, batch_id FROM batches WHERE number > ? ORDER BY number LIMIT 1;
 SELECT row_id, body, crc FROM rows WHERE batch_id = ? ORDER BY place;
 
 -- name: loose_rows
-SELECT row_id, body, crc FROM rows WHERE batch_id IS NULL ORDER BY rowid LIMIT ?;
+SELECT row_id FROM rows WHERE batch_id IS NULL ORDER BY rowid LIMIT ?;
 
 -- name: put_in_batch
 UPDATE rows SET batch_id = ?, place = ? WHERE row_id = ?;
@@ -72,6 +87,15 @@ SELECT row_id, body, crc FROM intents;
 
 -- name: all_rows
 SELECT row_id, body, crc FROM rows;
+
+-- name: some_rows
+SELECT row_id, batch_id, place, body, crc FROM rows ORDER BY rowid LIMIT ?;
+
+-- name: readable_rows
+SELECT rowid, row_id, batch_id, place, body, crc FROM rows WHERE rowid > ? ORDER BY rowid;
+
+-- name: readable_intents
+SELECT rowid, row_id, NULL, 0, body, crc FROM intents WHERE rowid > ? ORDER BY rowid;
 
 -- name: count
 SELECT count(*) FROM rows;

@@ -55,6 +55,10 @@ class LetterBox:
             raise DeadLettersUnavailable("the box is full")
         self.letters.extend(letters)
 
+    def remove(self, rows: Sequence[UUID]) -> None:
+        """See ``DeadLetters.remove``."""
+        self.letters = [letter for letter in self.letters if letter.row.id not in rows]
+
     def ids(self) -> list[UUID]:
         """The ids of the rows in the box."""
         return [letter.row.id for letter in self.letters]
