@@ -168,8 +168,9 @@ def _unequal(
 
 
 def _not_a_crash(call: Call, run: Run, row: Row) -> str | None:
-    """An answered call had its row in memory; where that may be lost, its intent is better than nothing."""
-    if call.outcome == "answered" and not run.may_lose:
+    """An answered call had its row in memory; where that was lost, its intent is better than nothing."""
+    is_lost = run.may_lose or call.promised in run.abandoned
+    if call.outcome == "answered" and not is_lost:
         return f"a crash row for an answered call (run {run.number}: {run.ending})"
     return None if row.status == "cancelled" else f"a crash row with status {row.status}"
 

@@ -26,10 +26,10 @@ from uuid import UUID, uuid4
 import aiohttp
 import pytest
 import yaml
-from process.durable import durable, servers, sink_name
+from process.durable import disk_full, durable, servers, sink_name
 from process.oracle import oracle, priced
 
-__all__ = ["durable", "oracle", "priced", "servers", "sink_name"]
+__all__ = ["disk_full", "durable", "oracle", "priced", "servers", "sink_name"]
 
 PROVIDER = Path(__file__).parents[2] / "load" / "fake_provider.py"
 MASTER_KEY = "tg-master-that-no-log-may-hold"
@@ -170,6 +170,12 @@ class Gateway:
         """A plain call that goes well; the id it was promised."""
         async with self.chat(**fake) as response:
             assert response.status == 200, await response.text()
+            await response.read()
+            return self.promised(response)
+
+    async def answered_as(self, name: str) -> UUID:
+        """A plain call with this at the end of its request id; the id it was promised."""
+        async with self.chat(name=name) as response:
             await response.read()
             return self.promised(response)
 

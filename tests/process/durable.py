@@ -94,6 +94,13 @@ def servers() -> Iterator[Callable[[str], Any]]:
         yield server
 
 
+@pytest.fixture
+def disk_full() -> Callable[[int], AbstractAsyncContextManager[None]]:
+    """``async with disk_full(pid)``: that process can write to no file any more."""
+    full: Callable[[int], AbstractAsyncContextManager[None]] = load_module("chaos_places").disk_full
+    return full
+
+
 @pytest.fixture(params=NAMES)
 def sink_name(request: pytest.FixtureRequest) -> str:
     """A durable sink."""
