@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import resource
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -97,6 +98,8 @@ def servers() -> Iterator[Callable[[str], Any]]:
 @pytest.fixture
 def disk_full() -> Callable[[int], AbstractAsyncContextManager[None]]:
     """``async with disk_full(pid)``: that process can write to no file any more."""
+    if not hasattr(resource, "prlimit"):
+        pytest.skip("not offered: only Linux limits the files of another process")
     full: Callable[[int], AbstractAsyncContextManager[None]] = load_module("chaos_places").disk_full
     return full
 
