@@ -21,12 +21,13 @@ run: .venv/.installed ## serve on 127.0.0.1:8000 with a fake provider until stop
 	@$(BIN)/python load/run_local.py
 
 # One environment per sink, each with the driver of its own sink alone; the servers are started by the run itself.
+# Two at a time, the longest first: much of each is waiting. What a red one said is printed when it has ended.
 test: lint ## everything that must be green, on every sink; prints which case held where
 	@rm -rf reports && mkdir -p reports
 	@cd tests && ../$(BIN)/python -m servers.mongo >/dev/null
-	@for sink in sqlite postgres mongo clickhouse; do \
-		TALLYGATE_SERVERS=required $(BIN)/tox run -q -e $(PY)-$$sink || failed=1; \
-	done; $(BIN)/python tests/report.py && test -z "$$failed"
+	@TALLYGATE_SERVERS=required $(BIN)/tox run-parallel -p 2 --parallel-no-spinner \
+		-e $(PY)-mongo,$(PY)-sqlite,$(PY)-postgres,$(PY)-clickhouse || failed=1; \
+	$(BIN)/python tests/report.py && test -z "$$failed"
 
 lint: .venv/.installed-dev ## style and types
 	$(BIN)/ruff check .
@@ -37,6 +38,7 @@ lint: .venv/.installed-dev ## style and types
 bench: .venv/.installed-dev ## rows and calls per second on this machine
 	@$(BIN)/python load/bench.py
 	@$(BIN)/python load/bench_sinks.py
+	@$(BIN)/python load/bench_spool.py
 
 # Parts, minutes, sinks, seed: TALLYGATE_CHAOS_PARTS, _MINUTES, _SINKS, _SEED; TALLYGATE_KILLS; TALLYGATE_OUTAGE_S.
 chaos: .venv/.installed-dev ## gateways killed, cut off and filled up on every sink, for many minutes

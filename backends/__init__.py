@@ -5,11 +5,23 @@ This is the door for those who write rows: what is named here is public. Those w
 """
 
 from .admission import Place, Refused
+from .audit import BootAudit, UnreadableBoot
+from .auditing import Audited, audit_usage
 from .batching import BatchingOptions
 from .codec import to_json
-from .dead_letters import DEFAULT_MAX_BYTES, DeadLetterFile
+from .dead_letters import (
+    DEFAULT_MAX_BYTES,
+    DeadLetterFile,
+    KeptLetter,
+    Replayed,
+    UnownedLetters,
+    letters_in,
+    mark_letters,
+    unowned_letters,
+)
 from .errors import (
     BackendsError,
+    DeadLettersUnavailable,
     NotDurable,
     SinkDriverMissing,
     SinkError,
@@ -20,13 +32,15 @@ from .errors import (
 from .ledger import LedgerCounts
 from .log_writer import LogWriter
 from .noop import NoopLogWriter
+from .ranges import Ranges
 from .record import EndReason, Status, UsageRecord, UsageSource
 from .registry import SinkRegistry, Strategy, parse_strategy, sinks
 from .reports import FlushReport, StopReport, WriterObserver, WriterStats
 from .sanitise import tags_text
 from .single import SingleLogWriter
-from .sink import LogSink, SinkOptions, UsageReader
+from .sink import LogSink, SinkOptions, UsageAuditor, UsageReader
 from .spool import Spool, SpoolOptions
+from .spool.reading import FolderReport, read_letters, read_spools
 from .usage_query import (
     FILTER_COLUMNS,
     GROUP_COLUMNS,
@@ -47,20 +61,27 @@ __all__ = [
     "GROUP_COLUMNS",
     "GROUP_TIMES",
     "MAX_PAGE_ROWS",
+    "Audited",
     "BackendsError",
     "BatchLogWriter",
     "BatchingOptions",
+    "BootAudit",
     "Cursor",
     "DeadLetterFile",
+    "DeadLettersUnavailable",
     "EndReason",
     "FlushReport",
+    "KeptLetter",
+    "FolderReport",
     "LedgerCounts",
     "LogSink",
     "LogWriter",
     "NoopLogWriter",
     "NotDurable",
     "Place",
+    "Ranges",
     "Refused",
+    "Replayed",
     "SingleLogWriter",
     "SinkDriverMissing",
     "SinkError",
@@ -76,6 +97,9 @@ __all__ = [
     "StrategyError",
     "SummaryQuery",
     "SummaryRow",
+    "UnownedLetters",
+    "UnreadableBoot",
+    "UsageAuditor",
     "UsagePage",
     "UsageQuery",
     "UsageReader",
@@ -84,8 +108,14 @@ __all__ = [
     "WriteAheadLogWriter",
     "WriterObserver",
     "WriterStats",
+    "letters_in",
+    "mark_letters",
+    "audit_usage",
     "parse_strategy",
+    "read_letters",
+    "read_spools",
     "sinks",
     "tags_text",
     "to_json",
+    "unowned_letters",
 ]

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, ClassVar, Self, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
+from uuid import UUID
 
 from clickhouse_connect import get_async_client
 from clickhouse_connect.driver import exceptions as driver
@@ -25,6 +26,7 @@ from .clickhouse_errors import sentence, server_error
 from .clickhouse_schema import TYPES, Schema
 from .columns import Values, by_month, columns_of, microseconds
 from .errors import SinkBatchRejected, SinkError, SinkFatal, SinkRetryable
+from .numbers import NumberedRow, Run
 from .record import COLUMNS, Batch, Boot
 from .sink import Capabilities, Committed, SinkOptions
 from .usage_query import SummaryQuery, SummaryRow, UsagePage, UsageQuery
@@ -120,6 +122,7 @@ class ClickHouseSink:
             "started_at": microseconds(boot.started_at),
             "closed_at": microseconds(boot.closed_at) if boot.closed_at else None,
             "last_seq": boot.last_seq,
+            "abandoned": boot.abandoned,
         }
         await self._call(self._execute, self._schema.statement("record_boot"), values)
 
@@ -139,6 +142,16 @@ class ClickHouseSink:
         """As the contract says. Raises ``ValueError`` for an unknown filter or group."""
         found = await self._call(self._fetch, *queries.summary_statement(query, self._schema))
         return queries.summary(found, query)
+
+    async def read_boots(self) -> tuple[Boot, ...]:
+        return queries.boots(await self._read("read_boots"))
+
+    async def read_runs(self) -> tuple[Run, ...]:
+        return queries.runs(await self._read("read_runs"))
+
+    async def read_repeated(self, boot_id: UUID, limit: int) -> tuple[NumberedRow, ...]:
+        found = await self._read("read_repeated", boot_id=str(boot_id), limit=limit)
+        return tuple(NumberedRow(*row) for row in found)
 
     # --- calls
 
@@ -171,6 +184,9 @@ class ClickHouseSink:
             await database.insert(self._options.table, part, token)
         new = len({row.id for row in batch.rows})
         return Committed(new, len(batch.rows) - new)
+
+    async def _read(self, name: str, **values: Any) -> Sequence[Sequence[Any]]:
+        return await self._call(self._fetch, self._schema.statement(name), values)
 
     async def _fetch(self, statement: str, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
         return await (await self._ready()).fetch(statement, values)

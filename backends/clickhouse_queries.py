@@ -13,7 +13,8 @@ from uuid import UUID
 
 from .clickhouse_schema import Schema
 from .columns import microseconds
-from .record import COLUMNS, UsageRecord
+from .numbers import Run
+from .record import COLUMNS, Boot, UsageRecord
 from .summary import sort_key
 from .usage_query import (
     FILTER_COLUMNS,
@@ -93,6 +94,27 @@ def summary(found: Sequence[Sequence[Any]], query: SummaryQuery) -> tuple[Summar
     """The groups in their order, out of the rows that ``summary_statement`` found."""
     rows = (_summary_row(row, len(query.group_by)) for row in found)
     return tuple(sorted(rows, key=lambda row: sort_key(row.key)))
+
+
+def boots(found: Sequence[Sequence[Any]]) -> tuple[Boot, ...]:
+    """The answer to ``read_boots``."""
+    return tuple(
+        Boot(
+            id=boot_id,
+            started_at=_utc(started_at),
+            closed_at=_utc(closed_at) if closed_at else None,
+            last_seq=last_seq,
+            abandoned=abandoned,
+        )
+        for boot_id, started_at, closed_at, last_seq, abandoned in found
+    )
+
+
+def runs(found: Sequence[Sequence[Any]]) -> tuple[Run, ...]:
+    """The answer to ``read_runs``."""
+    return tuple(
+        Run(boot_id, first, last, rows, _utc(newest)) for boot_id, first, last, rows, newest in found
+    )
 
 
 def _conditions(query: UsageQuery | SummaryQuery) -> tuple[list[str], dict[str, Any]]:

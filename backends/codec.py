@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -10,10 +11,14 @@ from uuid import UUID
 
 from .record import COLUMNS, UsageRecord
 
+_FIELDS = operator.attrgetter(*COLUMNS)
+_TRANSLATED = tuple(map(COLUMNS.index, ("id", "timestamp", "boot_id", "cost")))
+"""Where the values are that JSON has no kind for."""
+
 
 def timestamp_text(moment: datetime) -> str:
     """``moment`` in UTC, always with six digits of microseconds, so that texts sort as times do."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return moment.astimezone(UTC).isoformat("T", "microseconds").replace("+00:00", "Z")
 
 
 def cost_text(cost: Decimal) -> str:
@@ -23,7 +28,15 @@ def cost_text(cost: Decimal) -> str:
 
 def to_json(record: UsageRecord) -> dict[str, Any]:
     """``record`` as a dict of JSON values; ``cost`` is a text, so that no digit is lost."""
-    return {name: _plain(getattr(record, name)) for name in COLUMNS}
+    return dict(zip(COLUMNS, plain_values(record), strict=True))
+
+
+def plain_values(record: UsageRecord) -> tuple[Any, ...]:
+    """The values of ``to_json``, in the order of ``COLUMNS``."""
+    values = list(_FIELDS(record))
+    for index in _TRANSLATED:
+        values[index] = _plain(values[index])
+    return tuple(values)
 
 
 def from_json(row: Mapping[str, Any]) -> UsageRecord:

@@ -305,7 +305,9 @@ class Dispatcher:
         """No longer the sink's within its call: the spool's if there is one, else nobody's."""
         if job.batch is None:
             return
-        if self._disk is None:
+        if self._ledger.home(job.batch) is not None:
+            self._go_home(job.batch, now)
+        elif self._disk is None:
             self._ledger.abandon(job.batch)
         else:
             job.must_spill = True

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Self
 from uuid import UUID
 
 from .errors import Rejection, SinkRowsRejected
+from .numbers import NumberedRow, Run, repeated_of, runs_of
 from .record import COLUMNS, Batch, Boot, UsageRecord
 from .sink import Capabilities, Committed, SinkOptions
 from .summary import summarise
@@ -92,6 +93,15 @@ class MemorySink:
         every = UsageQuery(start=query.start, end=query.end, filters=query.filters)
         return summarise((row for row in self.database.rows.values() if _matches(row, every)), query)
 
+    async def read_boots(self) -> tuple[Boot, ...]:
+        return tuple(self.database.boots.values())
+
+    async def read_runs(self) -> tuple[Run, ...]:
+        return runs_of(self.database.rows.values())
+
+    async def read_repeated(self, boot_id: UUID, limit: int) -> tuple[NumberedRow, ...]:
+        return repeated_of(self.database.rows.values(), boot_id, limit)
+
 
 def _refusal(row: UsageRecord) -> Rejection | None:
     for name in COLUMNS:
@@ -118,6 +128,7 @@ def _merged(known: Boot, told: Boot) -> Boot:
         started_at=known.started_at,
         closed_at=known.closed_at if told.closed_at is None else told.closed_at,
         last_seq=known.last_seq if told.last_seq is None else told.last_seq,
+        abandoned=told.abandoned or known.abandoned,
     )
 
 

@@ -20,6 +20,7 @@ from functools import partial
 from importlib.util import find_spec
 from inspect import isawaitable
 from typing import Any, ClassVar, Literal, Self, TypeAlias, TypeVar, cast
+from uuid import UUID
 
 from bson import Int64, encode
 from bson.binary import UuidRepresentation
@@ -40,6 +41,7 @@ from pymongo.errors import (
 )
 from pymongo.uri_parser import parse_uri
 
+from . import mongo_audit
 from .calls import Calls, in_daemon_thread
 from .errors import Rejection, SinkBatchRejected, SinkFatal, SinkRetryable, SinkRowsRejected
 from .mongo_codes import FATAL, UNSTORABLE, code_text, server_error, settled
@@ -55,6 +57,7 @@ from .mongo_documents import (
     summed_fields,
 )
 from .mongo_schema import BOOTS, VERSIONS, Schema
+from .numbers import NumberedRow, Run
 from .record import Batch, Boot, UsageRecord
 from .sink import Capabilities, Committed, SinkOptions
 from .summary import Summary
@@ -184,6 +187,15 @@ class MongoSink:
         """As the contract says, page by page: no server has to group, or to keep a cursor for long."""
         return await self._run(self._summarise(query))
 
+    async def read_boots(self) -> tuple[Boot, ...]:
+        return await self._run(self._read_boots())
+
+    async def read_runs(self) -> tuple[Run, ...]:
+        return await self._run(mongo_audit.read_runs(self._find_numbers))
+
+    async def read_repeated(self, boot_id: UUID, limit: int) -> tuple[NumberedRow, ...]:
+        return await self._run(mongo_audit.read_repeated(self._find_numbers, boot_id, limit))
+
     # --- calls
 
     async def _run(self, call: Coroutine[Any, Any, T]) -> T:
@@ -226,18 +238,31 @@ class MongoSink:
 
     async def _record_boot(self, boot: Boot) -> None:
         await self._prepared()
-        close = {"closed_at": boot.closed_at, "last_seq": boot.last_seq}
-        told = {name: value for name, value in close.items() if value is not None}
-        unknown = dict.fromkeys(close.keys() - told)
+        close = {"closed_at": boot.closed_at, "last_seq": boot.last_seq, "abandoned": boot.abandoned}
+        told = {name: value for name, value in close.items() if value not in (None, "")}
+        unknown = {name: value for name, value in close.items() if name not in told}
         change: Document = {"$setOnInsert": {"started_at": boot.started_at, **unknown}}
         await _upsert(self._boots, boot.id, {**change, "$set": told} if told else change)
 
-    async def _find(self, condition: Document, rows: int, fields: Sequence[str] = ()) -> list[Document]:
-        """The newest ``rows`` documents that match."""
+    async def _read_boots(self) -> tuple[Boot, ...]:
+        await self._prepared()
+        found = await self._boots.find({}, sort=list(mongo_audit.BY_ID)).to_list(None)
+        return tuple(map(mongo_audit.boot, found))
+
+    async def _find_numbers(self, condition: Document) -> list[Document]:
+        return await self._find(condition, mongo_audit.PAGE_ROWS, mongo_audit.FIELDS, mongo_audit.BY_ID)
+
+    async def _find(
+        self,
+        condition: Document,
+        rows: int,
+        fields: Sequence[str] = (),
+        order: Sequence[tuple[str, int]] = NEWEST_FIRST,
+    ) -> list[Document]:
+        """The first ``rows`` documents that match."""
         await self._prepared()
         fields_only = dict.fromkeys(fields, 1) or None
-        in_order = list(NEWEST_FIRST)
-        cursor = self._rows.find(condition, fields_only, sort=in_order, limit=rows, batch_size=rows)
+        cursor = self._rows.find(condition, fields_only, sort=list(order), limit=rows, batch_size=rows)
         return await cursor.to_list(rows)
 
     async def _summarise(self, query: SummaryQuery) -> tuple[SummaryRow, ...]:

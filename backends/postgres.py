@@ -16,12 +16,14 @@ from datetime import UTC, datetime
 from logging import getLogger
 from ssl import SSLCertVerificationError
 from typing import Any, ClassVar, Literal, Self, TypeAlias, TypeVar
+from uuid import UUID
 
 import asyncpg  # type: ignore[import-untyped]
 from pydantic import ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from . import postgres_queries as queries
 from .errors import SinkBatchRejected, SinkError, SinkFatal, SinkRetryable
+from .numbers import NumberedRow, Run
 from .postgres_address import dsn_problem
 from .postgres_codes import MISSING_PARTITION, READ_ONLY, server_error
 from .postgres_connections import CLOSE_S, Connections, Driver, Session
@@ -147,7 +149,7 @@ class PostgresSink:
         await self._run(self._migrate())
 
     async def record_boot(self, boot: Boot) -> None:
-        values = (boot.id, boot.started_at, boot.closed_at, boot.last_seq)
+        values = (boot.id, boot.started_at, boot.closed_at, boot.last_seq, boot.abandoned)
         await self._run(self._execute(self._schema.statement("record_boot"), *values))
 
     async def read_usage(self, query: UsageQuery) -> UsagePage:
@@ -159,6 +161,15 @@ class PostgresSink:
         """As the contract says. Raises ``ValueError`` for an unknown filter or group."""
         sql, values = queries.summary_statement(query, self._schema)
         return queries.summary(await self._run(self._fetch(sql, *values)), len(query.group_by))
+
+    async def read_boots(self) -> tuple[Boot, ...]:
+        return tuple(Boot(**each) for each in await self._read("read_boots"))
+
+    async def read_runs(self) -> tuple[Run, ...]:
+        return tuple(Run(**each) for each in await self._read("read_runs"))
+
+    async def read_repeated(self, boot_id: UUID, limit: int) -> tuple[NumberedRow, ...]:
+        return tuple(NumberedRow(**each) for each in await self._read("read_repeated", boot_id, limit))
 
     # --- calls
 
@@ -234,6 +245,9 @@ class PostgresSink:
     async def _execute(self, sql: str, *values: Any) -> None:
         async with self._ready(self._writing) as session:
             await session.execute(sql, *values)
+
+    async def _read(self, name: str, *values: Any) -> list[Any]:
+        return await self._run(self._fetch(self._schema.statement(name), *values))
 
     async def _fetch(self, sql: str, *values: Any) -> list[Any]:
         async with self._ready(self._reading) as session:

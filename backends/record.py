@@ -133,9 +133,11 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Boot:
-    """One run of one process. ``last_seq`` and ``closed_at`` are known once it closed cleanly."""
+    """One run of one process. ``last_seq`` and ``closed_at`` are known once it closed. ``abandoned``:
+    the numbers of the rows that it had to give up, as ranges (``5-9,12``)."""
 
     id: UUID
     started_at: datetime
     closed_at: datetime | None = None
     last_seq: int | None = None
+    abandoned: str = ""

@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
+from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
+from .numbers import NumberedRow, Run
 from .record import Batch, Boot
 from .usage_query import SummaryQuery, SummaryRow, UsagePage, UsageQuery
 
@@ -30,7 +32,7 @@ class Capabilities:
     ``dedup``: whether a row sent twice is one row at once (``immediate``) or once the engine merged
     (``eventual``; its read side must hide it). ``atomic_batch``: a batch is stored whole or not at all.
     ``exact_decimal``: ``cost`` comes back digit for digit. ``microsecond_time``: ``timestamp`` too.
-    ``reads_usage``: the sink is a ``UsageReader``.
+    ``reads_usage``: the sink is a ``UsageReader``. ``audits_usage``: it is a ``UsageAuditor``.
     """
 
     dedup: Literal["immediate", "eventual"] = "immediate"
@@ -38,6 +40,7 @@ class Capabilities:
     exact_decimal: bool = True
     microsecond_time: bool = True
     reads_usage: bool = True
+    audits_usage: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +99,8 @@ class LogSink(Protocol):
         ...
 
     async def record_boot(self, boot: Boot) -> None:
-        """Store or update ``boot`` in ``usage_boots``, by its id. Idempotent; a close is never undone by
-        a start that arrives late. Raises as ``write`` does."""
+        """Store or update ``boot`` in ``usage_boots``, by its id. Idempotent; a close, and what was
+        abandoned, is never undone by a start that arrives late. Raises as ``write`` does."""
         ...
 
 
@@ -113,4 +116,27 @@ class UsageReader(Protocol):
     async def summarise_usage(self, query: SummaryQuery) -> tuple[SummaryRow, ...]:
         """The groups of the rows that match ``query``, in the order of ``summary.sort_key``. Raises as
         ``write`` does. May be repeated and cancelled."""
+        ...
+
+
+@runtime_checkable
+class UsageAuditor(Protocol):
+    """What ``logs audit`` asks a sink that declares ``audits_usage``. Rows that no writer numbered (without
+    a boot, or with a number below 1) are left out. Everything raises as ``write`` does, and may be repeated
+    and cancelled. May take as long as it takes to look at every row once; needs memory for what it gives.
+
+    Where the ``Options`` have ``retention_days``, rows older than that may be missing without an accusation.
+    """
+
+    async def read_boots(self) -> tuple[Boot, ...]:
+        """Every boot as it was recorded."""
+        ...
+
+    async def read_runs(self) -> tuple[Run, ...]:
+        """The numbers that are stored: one run per boot without a gap; by boot, in ascending order."""
+        ...
+
+    async def read_repeated(self, boot_id: UUID, limit: int) -> tuple[NumberedRow, ...]:
+        """The rows of that boot that share their number with another one, by number and id, the first
+        ``limit`` of them."""
         ...

@@ -18,14 +18,17 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
+from uuid import UUID
 
 from pydantic import Field, field_validator
 
-from .codec import timestamp_text, to_json
+from .codec import plain_values, timestamp_text
 from .errors import SinkBatchRejected, SinkError, SinkFatal, SinkRetryable
 from .lane import DatabaseFile, Lane
+from .numbers import NumberedRow, Run
 from .record import COLUMNS, Batch, Boot, UsageRecord
 from .sink import Capabilities, Committed, SinkOptions
+from .sqlite_audit import read_boots, read_repeated, read_runs
 from .sqlite_reads import page_statement, read_page, read_summary, summary_statements
 from .statements import statements
 from .usage_query import SummaryQuery, SummaryRow, UsagePage, UsageQuery
@@ -111,6 +114,15 @@ class SqliteSink:
         """As the contract says. Raises ``ValueError`` for a filter or a grouping that there is not."""
         sql = summary_statements(query)
         return await self._reader.run(lambda connection: read_summary(connection, sql, query.group_by))
+
+    async def read_boots(self) -> tuple[Boot, ...]:
+        return await self._reader.run(read_boots)
+
+    async def read_runs(self) -> tuple[Run, ...]:
+        return await self._reader.run(read_runs)
+
+    async def read_repeated(self, boot_id: UUID, limit: int) -> tuple[NumberedRow, ...]:
+        return await self._reader.run(lambda connection: read_repeated(connection, boot_id, limit))
 
     @property
     def _lanes(self) -> tuple[Lane[sqlite3.Connection], ...]:
@@ -218,7 +230,7 @@ def _insert(connection: sqlite3.Connection, rows: tuple[UsageRecord, ...]) -> Co
 
 def _values(rows: tuple[UsageRecord, ...]) -> list[tuple[Any, ...]]:
     try:
-        return [tuple(to_json(row).values()) for row in rows]  # in the order of COLUMNS
+        return [plain_values(row) for row in rows]
     except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise SinkBatchRejected(type(error).__name__, "a row holds a value of the wrong type") from error
 
@@ -243,6 +255,7 @@ def _upsert_boot(connection: sqlite3.Connection, boot: Boot) -> None:
         "started_at": timestamp_text(boot.started_at),
         "closed_at": timestamp_text(boot.closed_at) if boot.closed_at else None,
         "last_seq": boot.last_seq,
+        "abandoned": boot.abandoned,
     }
     with _transaction(connection):
         connection.execute(_SQL["record_boot"], values)

@@ -27,6 +27,7 @@ from .errors import StateError
 from .ledger import Bucket, Entry, Ledger
 from .pulse import Pulse
 from .record import UsageRecord
+from .replay import Replay
 from .reports import (
     FlushReport,
     NoObserver,
@@ -100,7 +101,16 @@ class BatchLogWriter:
         self._spool = spool
         self._on_full = options.on_full or ("block" if spool is None else "spill")
         self._traffic = self._open_traffic(spool) if spool is not None else None
-        self._boots = BootRegister(sink, self.boot_id, backoff, options.attempt_timeout_s)
+        self._letters = dead_letters
+        self._replay = Replay(
+            dead_letters,
+            self._ledger,
+            self._dispatcher,
+            self._pulse,
+            on_adopted=self._announce_boots,
+            adopts=spool is None,
+        )
+        self._boots = BootRegister(sink, dead_letters, self.boot_id, backoff, options.attempt_timeout_s)
         self._now: Callable[[], float] = _before_start
         self._drain: asyncio.Task[None] | None = None
         self._stop_by = 0.0
@@ -115,13 +125,13 @@ class BatchLogWriter:
         if self._state != "new":
             raise StateError(f"a writer starts once, this one is {self._state}; build a new one")
         self._now = asyncio.get_running_loop().time
-        if self._spool is not None:
-            await self._recover(self._spool)
+        await self._recover()
         self._state = "running"
         self._delivery.start()
         if self._traffic is not None:
             self._traffic.start()
-        self._boots.announce(self._pulse, is_over=lambda: self._state != "running")
+        self._replay.start(is_draining=lambda: self._state != "running")
+        self._announce_boots()
 
     async def stop(self, deadline_s: float | None = None) -> StopReport:
         """See ``LogWriter.stop``."""
@@ -194,6 +204,7 @@ class BatchLogWriter:
         receipt = self._receipt(row)
         if self._state in ("closed", "failed"):
             self._account_for_the_rest()
+            self._boots.keep(self._ledger.last_seq)
         elif self._ledger.queued == 1 or self._ledger.is_pressed or self._dispatcher.is_ripe(now):
             self._pulse.beat()
         return receipt
@@ -238,10 +249,14 @@ class BatchLogWriter:
             now = self._now()
             self._observer.durable([now - entry.accepted_at for entry in entries])
         elif bucket == "abandoned":
-            self._name([entry.row.id for entry in entries])
+            self._name(entries)
         self._admission.let_in()
 
-    def _name(self, ids: Sequence[UUID]) -> None:
+    def _name(self, entries: Sequence[Entry]) -> None:
+        ids = [entry.row.id for entry in entries]
+        for entry in entries:
+            if entry.row.boot_id == self.boot_id:
+                self._boots.abandoned.add(entry.row.seq)
         self._abandoned_ids.extend(ids[: IDS_IN_REPORT - len(self._abandoned_ids)])
         for start in range(0, len(ids), IDS_PER_LINE):
             line = [str(row_id) for row_id in ids[start : start + IDS_PER_LINE]]
@@ -280,10 +295,13 @@ class BatchLogWriter:
             return
         self._dispatcher.close()
         self._account_for_the_rest()
+        if self._state != "new":
+            self._boots.keep(self._ledger.last_seq)
         self._state = "closed"
         self._admission.dismiss()
         if self._traffic is not None:
             self._traffic.end()
+        self._replay.end()
         self._boots.end()
         self._delivery.end()
         duration_s = self._now() - self._stop_began_at if self._stop_began_at else 0.0
@@ -304,12 +322,25 @@ class BatchLogWriter:
     def _open_traffic(self, spool: Spool) -> SpoolTraffic:
         is_early = self._on_full == "spill"
         return SpoolTraffic(
-            spool, self._ledger, self._dispatcher, self._options, self._pulse, spills_early=is_early
+            spool,
+            self._ledger,
+            self._dispatcher,
+            self._options,
+            self._pulse,
+            spills_early=is_early,
+            adopt_letters=lambda: self._replay.adopt(),
         )
 
-    async def _recover(self, spool: Spool) -> None:
-        await spool.open(self.boot_id)
-        self._ledger.recover(spool.take_found())
+    async def _recover(self) -> None:
+        """Rows of earlier runs become ours: the letters first, for a row that is in the spool too is one."""
+        letters = self._letters.open()
+        self._ledger.recover(len(letters), "dead_lettered")
+        if self._spool is not None:
+            await self._spool.open(self.boot_id, letters)
+            self._ledger.recover(self._spool.take_found())
+
+    def _announce_boots(self) -> None:
+        self._boots.announce(self._pulse, is_over=lambda: self._state != "running")
 
     def _on_death(self, is_cancelled: bool) -> None:
         """The collector is gone. A cancel means that the loop ends: nobody will ever deliver the rest."""
@@ -345,6 +376,8 @@ class BatchLogWriter:
             reasons["queue_full"] = f"calls without a place: {self._on_full}"
         if self._spool is not None:
             reasons |= self._spool.reasons()
+        if self._letters.trouble:
+            reasons["dead_letters_ailing"] = self._letters.trouble
         return reasons
 
     def _would_refuse(self) -> str | None:

@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from aiohttp import web
-from uuid_utils.compat import uuid7
 
 from backends import (
     BatchLogWriter,
@@ -30,6 +29,7 @@ from backends import (
 from .calls import RunningCalls
 from .keys import (
     CALLS,
+    LETTERS,
     LIFECYCLE,
     METRICS,
     PRICES,
@@ -71,7 +71,7 @@ def build_app(settings: Settings) -> web.Application:
     app[SHUTDOWN] = Shutdown(settings.shutdown)
     add_middlewares(app)
     add_routes(app)
-    app.cleanup_ctx.extend([_sink, _spool, _writer, _providers, _pumps])
+    app.cleanup_ctx.extend([_sink, _spool, _letters, _writer, _providers, _pumps])
     return app
 
 
@@ -94,6 +94,13 @@ async def _spool(app: web.Application) -> AsyncIterator[None]:
     yield
     if spool is not None:
         await spool.close()
+
+
+async def _letters(app: web.Application) -> AsyncIterator[None]:
+    settings = app[SETTINGS]
+    letters = app[LETTERS] = DeadLetterFile(settings.dead_letters_folder, settings.dead_letters.max_bytes)
+    yield
+    letters.close()
 
 
 async def _writer(app: web.Application) -> AsyncIterator[None]:
@@ -127,14 +134,11 @@ def _build_writer(app: web.Application) -> LogWriter:
     strategy = settings.log_writer_strategy
     if sink is None or strategy.sink is None:
         return NoopLogWriter()
-    boot_id = uuid7()
-    letters = DeadLetterFile(settings.dead_letters_folder, boot_id, settings.dead_letters.max_bytes)
     return _writer_class(strategy, spool)(
         sink,
         settings.batching,
         sink_name=strategy.sink,
-        dead_letters=letters,
-        boot_id=boot_id,
+        dead_letters=app[LETTERS],
         observer=app[METRICS],
         stop_deadline_s=settings.shutdown.stop_deadline_s,
         cancel_grace_s=settings.shutdown.cancel_grace_s,

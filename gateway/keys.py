@@ -10,7 +10,7 @@ from aiohttp import web
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from backends import LogSink, LogWriter, Spool
+    from backends import DeadLetterFile, LogSink, LogWriter, Spool
 
     from .auth import Principal
     from .calls import RunningCalls
@@ -37,6 +37,7 @@ LIFECYCLE: web.AppKey[Lifecycle] = web.AppKey("lifecycle", Lifecycle)
 WRITER: web.AppKey[LogWriter] = web.AppKey("writer")
 SINK: web.AppKey[LogSink | None] = web.AppKey("sink")
 SPOOL: web.AppKey[Spool | None] = web.AppKey("spool")
+LETTERS: web.AppKey[DeadLetterFile] = web.AppKey("letters")
 PROVIDERS: web.AppKey[Mapping[str, Provider]] = web.AppKey("providers")
 PRICES: web.AppKey[Prices] = web.AppKey("prices")
 CALLS: web.AppKey[RunningCalls] = web.AppKey("calls")

@@ -59,12 +59,13 @@ async def rows_per_second(sink_name: str, folder: Path) -> float:
     settings = {"path": folder / "bench.db"} if sink_name == "sqlite" else {}
     async with sink_class.open(sink_class.Options(**settings)) as sink:
         options = BatchingOptions().with_defaults_of(sink.batching_defaults)
-        letters = DeadLetterFile(folder / "dead", boot_id=make_record().id)
+        letters = DeadLetterFile(folder / "dead")
         writer = BatchLogWriter(sink, options, sink_name=sink_name, dead_letters=letters)
         await writer.start()
         began = time.perf_counter()
         await put_rows(writer, make_record())
         report = await writer.stop(60)
+        letters.close()
         seconds = time.perf_counter() - began
     assert report.stats.counts.committed == ROWS, report
     return ROWS / seconds

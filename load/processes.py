@@ -139,11 +139,17 @@ async def provider(folder: Path, *flags: str) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def gateway(
-    folder: Path, *, provider_url: str, master_key: str, port: int = 0
+    folder: Path,
+    *,
+    provider_url: str,
+    master_key: str,
+    port: int = 0,
+    variables: Mapping[str, str] | None = None,
 ) -> AsyncIterator[tuple[Child, str]]:
-    """The real command with ``config/quickstart.yml`` and ``folder`` as its place; gives child and URL."""
+    """The real command with ``config/quickstart.yml``, ``folder`` as its place and ``variables`` in its
+    environment; gives child and URL."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
-    env |= {"GATEWAY_MASTER_KEY": master_key, "FAKE_PROVIDER_URL": provider_url}
+    env |= {"GATEWAY_MASTER_KEY": master_key, "FAKE_PROVIDER_URL": provider_url, **(variables or {})}
     command = (sys.executable, "-m", "gateway", "serve", "--config", str(QUICKSTART), "--port", str(port))
     async with child("gateway", *command, env=env, folder=folder) as running:
         yield running, str((await running.said("listening", START_S))["url"])

@@ -1,11 +1,35 @@
-"""What the pages say about the tests is so: the cases and mutations that they name are there."""
+"""What the pages say is so: the cases, mutations, keys, reasons, metrics and commands that they name are
+there."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import fields
+from itertools import chain
 from pathlib import Path
 
+import pytest
+from pydantic import BaseModel
+
+from backends import BatchingOptions, LedgerCounts, NoopLogWriter, SpoolOptions
+from backends.spool import spool, traffic
+from gateway import cli
+from gateway.metrics import Metrics
+from gateway.sections import CLOSING_S, DeadLetterSettings, ShutdownSettings, StreamSettings
+
 ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+GUARANTEES = (ROOT / "docs" / "guarantees.md").read_text()
+FOR_OPERATORS = pytest.mark.parametrize("page", [README, GUARANTEES], ids=["README", "guarantees"])
+SECTIONS: dict[str, type[BaseModel]] = {
+    "batching": BatchingOptions,
+    "spool": SpoolOptions,
+    "dead_letters": DeadLetterSettings,
+    "streams": StreamSettings,
+    "shutdown": ShutdownSettings,
+}
+NOT_LANDED = {"logs audit", "logs spool", "logs dead-letters", "logs replay", "dead_letters_ailing"}
+"""Take a command or a reason away here when it lands."""
 LOST_BATCH = (ROOT / "docs" / "the-lost-batch.md").read_text()
 ROW = re.compile(r"^\| (?!what|-)(?P<what>.+?) \| (?P<cases>.+?) \| (?P<mutation>.+?) \|$", re.MULTILINE)
 
@@ -39,3 +63,106 @@ def test_the_story_has_a_line_for_every_mutation_with_cases_that_it_turns_red() 
     for mutation, text in mutations().items():
         red = set(re.findall(r"^Red: .*?::(?:Test\w+::(?=test_))?(\w+)", text, re.MULTILINE))
         assert told[mutation] <= red, mutation
+
+
+# --- for operators
+
+
+def source(*packages: str) -> str:
+    paths = chain.from_iterable((ROOT / package).rglob("*.py") for package in packages)
+    return "\n".join(path.read_text() for path in paths)
+
+
+def part(heading: str) -> str:
+    """What stands under a heading of the guarantees, up to the next one."""
+    return GUARANTEES.partition(f"# {heading}\n")[2].partition("\n#")[0]
+
+
+@FOR_OPERATORS
+def test_every_key_that_a_page_names_is_one(page: str) -> None:
+    named = re.findall(rf"`({'|'.join(SECTIONS)})\.(\w+)[`: ]", page)
+
+    assert named
+    assert [key for key in named if key[1] not in SECTIONS[key[0]].model_fields] == []
+
+
+def test_the_guarantees_name_every_key_they_depend_on() -> None:
+    words = set(re.findall(r"\w+", GUARANTEES))
+
+    for section in (SpoolOptions, DeadLetterSettings, ShutdownSettings):
+        assert set(section.model_fields) <= words
+
+
+def test_the_sum_of_the_grace_period_is_that_of_the_defaults() -> None:
+    names, numbers = re.search(
+        r"```text\n(.+?) <= (?:.+)\n(.+)\n", part("How long the platform has to wait")
+    ).groups()
+    told = [float(each) for each in re.findall(r"\d+", numbers)]
+    defaults = ShutdownSettings()
+    steps = [getattr(defaults, name) for name in re.findall(r"\w+_s\b", names)]
+
+    assert told == [*steps, CLOSING_S, sum(steps) + CLOSING_S, defaults.grace_s]
+
+
+def test_the_guarantees_say_what_to_do_for_every_reason_to_be_degraded() -> None:
+    told = re.findall(r"^\| `(\w+)` \|", part("How to see trouble"), re.MULTILINE)
+    written = source("backends", "gateway")
+    set_somewhere = re.findall(
+        r'''(?:(?:degraded|reasons)(?:\[|\.setdefault\()|(?:late|letters) = \{)"(\w+)"''', written
+    )
+
+    assert set(told) - NOT_LANDED == set(set_somewhere) - NOT_LANDED
+
+
+@FOR_OPERATORS
+def test_every_metric_that_a_page_names_is_shown(page: str) -> None:
+    metrics = Metrics()
+    metrics.watch(NoopLogWriter())
+    families = {each.name: each.type for each in metrics.registry.collect()}
+    shown = {name + ("_total" if kind == "counter" else "") for name, kind in families.items()}
+    states = {field.name for field in fields(LedgerCounts)} | {"unaccounted"}
+
+    assert set(re.findall(r"gateway_\w+", page)) <= shown
+    assert set(re.findall(r'state="(\w+)"', page)) <= states
+
+
+@FOR_OPERATORS
+def test_every_command_that_a_page_names_is_one(page: str, capsys: pytest.CaptureFixture[str]) -> None:
+    named = set(re.findall(r"`tallygate ((?:logs )?[a-z-]+)", page))
+
+    assert named
+    for command in named - NOT_LANDED:
+        with pytest.raises(SystemExit) as ended:
+            cli.main([*command.split(), "--help"])
+        assert ended.value.code == 0, command
+
+
+def test_the_cost_of_each_mode_that_is_measured_is_told() -> None:
+    measured = re.findall(
+        r'^    "(.+)": \{"GATEWAY_', (ROOT / "load" / "bench_spool.py").read_text(), re.MULTILINE
+    )
+    told = re.findall(r"^\| `(.+?)` \|", part("What it costs"), re.MULTILINE)
+
+    assert measured and told == measured
+
+
+def test_every_line_of_the_log_that_the_guarantees_name_is_written() -> None:
+    named = set(re.findall(r"lines? `(\w+)`", GUARANTEES))
+
+    assert len(named) > 2
+    assert [event for event in named if f'"{event}"' not in source("backends", "gateway")] == []
+
+
+def test_the_times_that_the_guarantees_give_in_words_are_those_of_the_code() -> None:
+    assert "within a second is" in re.sub(r"\s+", " ", GUARANTEES) and spool.PATIENCE_S == 1
+    assert "every 30 seconds" in GUARANTEES and traffic.LOOK_AFTER_S == 30
+    assert "every five seconds" in GUARANTEES and traffic.LOOK_AFTER_ILL_S == 5
+
+
+@pytest.mark.parametrize(
+    "page", sorted((*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"))), ids=lambda path: path.name
+)
+def test_every_link_to_a_file_of_ours_leads_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())
+
+    assert [link for link in links if not (page.parent / link).exists()] == []

@@ -57,10 +57,11 @@ def claim(root: Path) -> SpoolFolder:
     raise AssertionError("there is always one more number")
 
 
-def abandoned(root: Path) -> Iterator[SpoolFolder]:
-    """Folders with rows whose owners are gone; each is ours from then on, until it is released."""
+def abandoned(root: Path, holding: str = "spool.db") -> Iterator[SpoolFolder]:
+    """Folders with a file of this name whose owners are gone; each is ours from then on, until it is
+    released. Raises ``OSError``."""
     for folder in sorted(root.glob(f"{PREFIX}*")):
-        if (folder / "spool.db").exists() and (claimed := _try(folder)):
+        if (folder / holding).exists() and (claimed := _try(folder)):
             yield claimed
 
 

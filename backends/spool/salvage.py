@@ -24,6 +24,9 @@ def salvage(damaged: Path, store: SpoolStore) -> int:
     May be repeated."""
     connection = sqlite3.connect(f"file:{damaged}?mode=ro", uri=True, isolation_level=None)
     try:
+        connection.execute(
+            "PRAGMA writable_schema=ON"
+        )  # else a file cut short is refused as a whole
         rows = sum(store.take_in(some) for some in _chunks(_readable(connection, "readable_rows")))
         for some in _chunks(_readable(connection, "readable_intents")):
             store.take_in_intents(some)

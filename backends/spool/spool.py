@@ -38,6 +38,7 @@ class Spool:
         self.options = options
         self._disk = SpoolDisk(options)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="spool")
+        self._now: Callable[[], float] = float
         self._fault = ""
         self._again_at = 0.0
         self._busy_since: float | None = None
@@ -62,7 +63,7 @@ class Spool:
     def is_stuck(self) -> bool:
         """Whether the disk has been silent for longer than any call would wait."""
         since = self._busy_since
-        return since is not None and asyncio.get_running_loop().time() > since + PATIENCE_S
+        return since is not None and self._now() > since + PATIENCE_S
 
     def reasons(self) -> dict[str, str]:
         """What the disk can no longer promise: reasons for readiness, each with a word on it."""
@@ -91,6 +92,7 @@ class Spool:
     async def open(self, boot_id: UUID, except_for: Collection[UUID] = ()) -> None:
         """Claim a folder and take over those of the dead, without the rows ``except_for``; what was found
         there ``take_found`` tells. Trouble is shown, not raised: the gateway starts with its disk ailing."""
+        self._now = asyncio.get_running_loop().time
         self._disk.owner, self._disk.except_for = str(boot_id), except_for
         await self.look_after()
 
@@ -204,14 +206,14 @@ class Spool:
 
     async def _run(self, job: Callable[[], Answer], *, proves: bool = True) -> Answer:
         """``proves``: success means that the disk is well."""
-        loop = asyncio.get_running_loop()
-        if self._fault and loop.time() < self._again_at:
+        if self._fault and self._now() < self._again_at:
             raise SpoolUnavailable(self._fault)
-        self._busy_since = self._busy_since or loop.time()
+        self._busy_since = self._busy_since or self._now()
+        loop = asyncio.get_running_loop()
         try:
             answer = await loop.run_in_executor(self._thread, self._disk.attempt, job)
         except SpoolUnavailable as error:
-            self._again_at = loop.time() + PATIENCE_S
+            self._again_at = self._now() + PATIENCE_S
             if str(error) != FULL:
                 self._blame(str(error))
             raise

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from datetime import UTC, datetime
+from uuid import UUID
 
 from ..batching import BatchingOptions
 from ..dispatch import Dispatcher, Job
@@ -30,7 +31,11 @@ LOOK_AFTER_ILL_S = 5.0
 
 
 class SpoolTraffic:
-    """The way between one ledger and one spool. ``spills_early``: memory is kept free by the disk."""
+    """The way between one ledger and one spool. ``spills_early``: memory is kept free by the disk.
+
+    ``adopt_letters`` takes over the dead letters of dead siblings; it goes first, so that a row of theirs
+    that has a letter and is in their spool too is not taken in twice.
+    """
 
     def __init__(
         self,
@@ -41,6 +46,7 @@ class SpoolTraffic:
         pulse: Pulse,
         *,
         spills_early: bool,
+        adopt_letters: Callable[[], Collection[UUID]],
     ) -> None:
         self._spool = spool
         self._ledger = ledger
@@ -48,6 +54,7 @@ class SpoolTraffic:
         self._options = options
         self._pulse = pulse
         self._spills_early = spills_early
+        self._adopt_letters = adopt_letters
         self._paused_until = 0.0
         self._look_after_at = 0.0
         self._half_numbered: Batch | None = None
@@ -199,7 +206,7 @@ class SpoolTraffic:
         return not self._dispatcher.is_closed
 
     async def _look_after(self) -> None:
-        await self._spool.look_after()
+        await self._spool.look_after(self._adopt_letters())
         self._account()
         await self._bury_expired()
         is_well = "spool_ailing" not in self._spool.reasons()

@@ -54,6 +54,7 @@ CREATE TABLE IF NOT EXISTS usage_boots $on_cluster (
     started_at DateTime64(6, 'UTC'),
     closed_at  Nullable(DateTime64(6, 'UTC')),
     last_seq   Nullable(Int64),
+    abandoned  String,
     is_closed  UInt8
 )
 ENGINE = $boots_engine
@@ -85,12 +86,13 @@ WHERE database = currentDatabase() AND table = {table:String} AND default_kind N
 SELECT 1 FROM $table LIMIT 0;
 
 -- name: record_boot
-INSERT INTO usage_boots (boot_id, started_at, closed_at, last_seq, is_closed)
+INSERT INTO usage_boots (boot_id, started_at, closed_at, last_seq, abandoned, is_closed)
 SELECT
     {boot_id:UUID},
     fromUnixTimestamp64Micro({started_at:Int64}, 'UTC'),
     fromUnixTimestamp64Micro({closed_at:Nullable(Int64)}, 'UTC'),
     {last_seq:Nullable(Int64)},
+    {abandoned:String},
     isNotNull({closed_at:Nullable(Int64)});
 
 -- name: select_rows
@@ -103,6 +105,36 @@ SELECT
 FROM $table
 $where
 ORDER BY timestamp DESC, toUInt128(id) DESC
+LIMIT {limit:UInt64};
+
+-- name: read_boots
+SELECT boot_id, started_at, closed_at, last_seq, abandoned
+FROM usage_boots FINAL
+ORDER BY started_at, boot_id;
+
+-- name: read_runs
+-- Neighbours among the numbers of a boot differ from their rank among them by the same. FINAL: a row that a
+-- merge has not met yet is one row.
+SELECT boot, min(number), max(number), sum(rows), max(newest)
+FROM (
+    SELECT boot, number, rows, newest, number - row_number() OVER (PARTITION BY boot ORDER BY number) AS run
+    FROM (
+        SELECT assumeNotNull(boot_id) AS boot, seq AS number, count() AS rows, max(timestamp) AS newest
+        FROM $table FINAL
+        WHERE isNotNull(boot_id) AND seq > 0
+        GROUP BY boot, number
+    )
+)
+GROUP BY boot, run
+ORDER BY boot, 2
+SETTINGS max_bytes_before_external_group_by = 500000000, max_bytes_before_external_sort = 500000000;
+
+-- name: read_repeated
+SELECT seq, id FROM $table FINAL
+WHERE boot_id = {boot_id:UUID} AND seq IN (
+    SELECT seq FROM $table FINAL WHERE boot_id = {boot_id:UUID} AND seq > 0 GROUP BY seq HAVING count() > 1
+)
+ORDER BY seq, toUInt128(id)
 LIMIT {limit:UInt64};
 
 -- name: summarise

@@ -73,7 +73,8 @@ CREATE TABLE IF NOT EXISTS {boots} (
     boot_id    uuid        NOT NULL PRIMARY KEY,
     started_at timestamptz NOT NULL,
     closed_at  timestamptz,
-    last_seq   bigint
+    last_seq   bigint,
+    abandoned  text        NOT NULL DEFAULT ''
 );
 
 -- name: label_rows
@@ -110,11 +111,12 @@ FROM pg_temp.tallygate_incoming
 ON CONFLICT ({key}) DO NOTHING;
 
 -- name: record_boot
-INSERT INTO {boots} AS known (boot_id, started_at, closed_at, last_seq)
-VALUES ($1, $2, $3, $4)
+INSERT INTO {boots} AS known (boot_id, started_at, closed_at, last_seq, abandoned)
+VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT (boot_id) DO UPDATE SET
     closed_at = coalesce(excluded.closed_at, known.closed_at),
-    last_seq = coalesce(excluded.last_seq, known.last_seq);
+    last_seq = coalesce(excluded.last_seq, known.last_seq),
+    abandoned = coalesce(nullif(excluded.abandoned, ''), known.abandoned);
 
 -- name: probe
 SELECT current_setting('transaction_read_only') = 'on';
@@ -145,6 +147,31 @@ SELECT
 FROM {rows}{where}
 ORDER BY timestamp DESC, id DESC
 LIMIT {limit};
+
+-- name: read_boots
+SELECT boot_id AS id, started_at, closed_at, last_seq, abandoned FROM {boots} ORDER BY started_at, boot_id;
+
+-- name: read_runs
+-- Neighbours among the numbers of a boot differ from their rank among them by the same.
+SELECT boot_id, min(seq) AS first, max(seq) AS last, sum(rows)::bigint AS rows, max(newest) AS newest
+FROM (
+    SELECT
+        boot_id, seq, count(*) AS rows, max(timestamp) AS newest,
+        seq - row_number() OVER (PARTITION BY boot_id ORDER BY seq) AS run
+    FROM {rows}
+    WHERE boot_id IS NOT NULL AND seq > 0
+    GROUP BY boot_id, seq
+) AS numbers
+GROUP BY boot_id, run
+ORDER BY boot_id, first;
+
+-- name: read_repeated
+SELECT seq, id FROM {rows}
+WHERE boot_id = $1 AND seq IN (
+    SELECT seq FROM {rows} WHERE boot_id = $1 AND seq > 0 GROUP BY seq HAVING count(*) > 1
+)
+ORDER BY seq, id
+LIMIT $2;
 
 -- name: sum_groups
 -- sum() over bigint and numeric is numeric, so no digit is lost; percentile_disc() is the nearest rank.

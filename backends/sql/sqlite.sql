@@ -51,7 +51,8 @@ CREATE TABLE IF NOT EXISTS usage_boots (
     boot_id    TEXT NOT NULL PRIMARY KEY,
     started_at TEXT NOT NULL,
     closed_at  TEXT,
-    last_seq   INTEGER
+    last_seq   INTEGER,
+    abandoned  TEXT NOT NULL DEFAULT ''
 );
 
 -- name: insert_row
@@ -66,11 +67,37 @@ INSERT INTO usage_logs (
 ON CONFLICT (id) DO NOTHING;
 
 -- name: record_boot
-INSERT INTO usage_boots (boot_id, started_at, closed_at, last_seq)
-VALUES (:boot_id, :started_at, :closed_at, :last_seq)
+INSERT INTO usage_boots (boot_id, started_at, closed_at, last_seq, abandoned)
+VALUES (:boot_id, :started_at, :closed_at, :last_seq, :abandoned)
 ON CONFLICT (boot_id) DO UPDATE SET
     closed_at = coalesce(excluded.closed_at, closed_at),
-    last_seq = coalesce(excluded.last_seq, last_seq);
+    last_seq = coalesce(excluded.last_seq, last_seq),
+    abandoned = coalesce(nullif(excluded.abandoned, ''), abandoned);
+
+-- name: read_boots
+SELECT boot_id, started_at, closed_at, last_seq, abandoned FROM usage_boots ORDER BY started_at, boot_id;
+
+-- name: read_runs
+-- Neighbours among the numbers of a boot differ from their rank among them by the same.
+SELECT boot_id, min(seq), max(seq), sum(rows), max(newest)
+FROM (
+    SELECT
+        boot_id, seq, count(*) AS rows, max(timestamp) AS newest,
+        seq - row_number() OVER (PARTITION BY boot_id ORDER BY seq) AS run
+    FROM usage_logs
+    WHERE boot_id IS NOT NULL AND seq > 0
+    GROUP BY boot_id, seq
+)
+GROUP BY boot_id, run
+ORDER BY boot_id, 2;
+
+-- name: read_repeated
+SELECT seq, id FROM usage_logs
+WHERE boot_id = :boot_id AND seq IN (
+    SELECT seq FROM usage_logs WHERE boot_id = :boot_id AND seq > 0 GROUP BY seq HAVING count(*) > 1
+)
+ORDER BY seq, id
+LIMIT :limit;
 
 -- name: select_rows
 SELECT

@@ -17,8 +17,9 @@ from uuid import UUID
 
 from ..errors import Rejection, SinkBatchRejected, SinkFatal, SinkRetryable, SinkRowsRejected
 from ..memory import MemoryDatabase, MemoryOptions, MemorySink
+from ..numbers import NumberedRow, Run
 from ..record import Batch, Boot, UsageRecord
-from ..sink import Capabilities, Committed, LogSink, SinkOptions, UsageReader
+from ..sink import Capabilities, Committed, LogSink, SinkOptions, UsageAuditor, UsageReader
 from ..usage_query import SummaryQuery, SummaryRow, UsagePage, UsageQuery
 
 Deliver: TypeAlias = Callable[[], Awaitable[Committed]]
@@ -53,7 +54,10 @@ class FaultySink:
 
     read_usage: Callable[[UsageQuery], Awaitable[UsagePage]]
     summarise_usage: Callable[[SummaryQuery], Awaitable[tuple[SummaryRow, ...]]]
-    """Both there only if ``inner`` has them."""
+    read_boots: Callable[[], Awaitable[tuple[Boot, ...]]]
+    read_runs: Callable[[], Awaitable[tuple[Run, ...]]]
+    read_repeated: Callable[[UUID, int], Awaitable[tuple[NumberedRow, ...]]]
+    """All of these are there only if ``inner`` has them."""
 
     def __init__(self, inner: LogSink | None = None) -> None:
         self.inner = inner or MemorySink(MemoryDatabase())
@@ -68,6 +72,10 @@ class FaultySink:
         vars(self).update(
             capabilities=self.inner.capabilities, batching_defaults=self.inner.batching_defaults
         )
+        if isinstance(self.inner, UsageAuditor):
+            self.read_boots = self.inner.read_boots
+            self.read_runs = self.inner.read_runs
+            self.read_repeated = self.inner.read_repeated
         if isinstance(self.inner, UsageReader):
             self.read_usage = self.inner.read_usage
             self.summarise_usage = self.inner.summarise_usage

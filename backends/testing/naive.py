@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
+from uuid import UUID
 
+from ..numbers import NumberedRow, Run
 from ..record import UsageRecord
 from ..usage_query import SummaryQuery, SummaryRow, UsageQuery
 
@@ -34,6 +36,31 @@ def naive_summary(rows: Iterable[UsageRecord], query: SummaryQuery) -> list[Summ
         members.setdefault(_key(row, query.group_by), []).append(row)
     groups = [_summary_row(key, rows_of_key) for key, rows_of_key in members.items()]
     return sorted(groups, key=lambda group: [(value is not None, str(value)) for value in group.key])
+
+
+def naive_runs(rows: Iterable[UsageRecord]) -> tuple[Run, ...]:
+    """The runs of ``rows``, as every auditor gives them."""
+    numbers: dict[tuple[UUID, int], list[UsageRecord]] = {}
+    for row in rows:
+        if row.boot_id and row.seq > 0:
+            numbers.setdefault((row.boot_id, row.seq), []).append(row)
+    starts = [key for key in numbers if (key[0], key[1] - 1) not in numbers]
+    return tuple(_run(boot_id, first, numbers) for boot_id, first in sorted(starts))
+
+
+def naive_repeated(rows: Iterable[UsageRecord]) -> tuple[NumberedRow, ...]:
+    """The rows of one boot that share their number."""
+    every = list(rows)
+    taken = [row.seq for row in every]
+    return tuple(sorted(NumberedRow(row.seq, row.id) for row in every if taken.count(row.seq) > 1))
+
+
+def _run(boot_id: UUID, first: int, numbers: dict[tuple[UUID, int], list[UsageRecord]]) -> Run:
+    last = first
+    while (boot_id, last + 1) in numbers:
+        last += 1
+    rows = [row for seq in range(first, last + 1) for row in numbers[boot_id, seq]]
+    return Run(boot_id, first, last, len(rows), max(row.timestamp for row in rows))
 
 
 def _key(row: UsageRecord, group_by: Sequence[str]) -> tuple[str | datetime | None, ...]:

@@ -18,7 +18,7 @@ from ..admission import Place, Refused
 from ..batching import BatchingOptions
 from ..dead_letters import DeadLetter
 from ..errors import DeadLettersUnavailable
-from ..record import UsageRecord, stamped
+from ..record import Batch, Boot, UsageRecord, stamped
 from ..reports import StopReport
 from ..sanitise import sanitise
 from ..sink import LogSink
@@ -44,20 +44,52 @@ class Hasty(Random):
 
 @dataclass(slots=True)
 class LetterBox:
-    """Dead letters in a list; ``is_full`` refuses more."""
+    """Dead letters in a list; ``is_full`` refuses more. ``marks`` are rows to be sent again, ``boots`` what
+    was kept of a boot."""
 
     letters: list[DeadLetter] = field(default_factory=list)
     is_full: bool = False
+    marks: list[UUID] = field(default_factory=list)
+    boots: dict[UUID, Boot] = field(default_factory=dict)
+    trouble: str | None = None
+
+    def open(self) -> frozenset[UUID]:
+        """See ``DeadLetters.open``."""
+        return frozenset(self.ids())
 
     def add(self, letters: Sequence[DeadLetter]) -> None:
         """See ``DeadLetters.add``."""
         if self.is_full:
             raise DeadLettersUnavailable("the box is full")
+        self.remove([letter.row.id for letter in letters])
         self.letters.extend(letters)
 
-    def remove(self, rows: Sequence[UUID]) -> None:
+    def marked(self) -> Batch | None:
+        """See ``DeadLetters.marked``."""
+        rows = tuple(letter.row for letter in self.letters if letter.row.id in self.marks)
+        return Batch.of(rows) if rows else None
+
+    def remove(self, rows: Iterable[UUID]) -> None:
         """See ``DeadLetters.remove``."""
-        self.letters = [letter for letter in self.letters if letter.row.id not in rows]
+        gone = set(rows)
+        self.letters = [letter for letter in self.letters if letter.row.id not in gone]
+        self.marks = [row_id for row_id in self.marks if row_id not in gone]
+
+    def adopt(self) -> frozenset[UUID]:
+        """See ``DeadLetters.adopt``; nobody else has a box."""
+        return frozenset()
+
+    def keep_boot(self, boot: Boot) -> None:
+        """See ``DeadLetters.keep_boot``."""
+        self.boots[boot.id] = boot
+
+    def kept_boots(self) -> Sequence[Boot]:
+        """See ``DeadLetters.kept_boots``."""
+        return list(self.boots.values())
+
+    def drop_boot(self, boot_id: UUID) -> None:
+        """See ``DeadLetters.drop_boot``."""
+        self.boots.pop(boot_id, None)
 
     def ids(self) -> list[UUID]:
         """The ids of the rows in the box."""
@@ -126,7 +158,7 @@ class Rig:
         """The equation holds, and nothing is accepted but what was given."""
         counts = self.writer.stats().counts
         assert counts.unaccounted == 0, counts
-        assert counts.accepted == len(self.given), counts
+        assert counts.accepted - counts.recovered == len(self.given), counts
 
     async def check_end(self, report: StopReport) -> None:
         """After the stop every row is in the sink, in the box or abandoned, and counted so."""

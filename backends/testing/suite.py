@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import pytest
 
+from .cases.audit import AuditCases
 from .cases.cancellation import CancellationCases
 from .cases.core import CoreCases
 from .cases.errors import ErrorCases
@@ -47,5 +48,6 @@ class SinkConformance(
     CoreCases,
     RefusalCases,
     SummaryCases,
+    AuditCases,
 ):
     """All groups. The hooks, and what each has to give, are those of ``cases.base.SinkCases``."""

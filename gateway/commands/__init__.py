@@ -13,6 +13,7 @@ from . import logs, migrate
 
 if TYPE_CHECKING:
     Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+    Kinds: TypeAlias = Commands
 
 
 def add_commands(commands: Commands) -> None:

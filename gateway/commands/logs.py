@@ -1,4 +1,4 @@
-"""``tallygate logs list`` and ``logs summary``: the HTTP API's answers, read from the sink itself.
+"""``tallygate logs``: here ``list`` and ``summary``, the HTTP API's answers, read from the sink itself.
 
 Works beside a running gateway and without one. The filters are the API's, as options. Changes nothing, the
 schema included.
@@ -7,11 +7,8 @@ schema included.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import sys
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from backends import FILTER_COLUMNS, GROUP_COLUMNS, GROUP_TIMES, LogSink, UsageReader
 
@@ -19,6 +16,8 @@ from ..errors import BadRequest
 from ..settings import Settings
 from ..usage_parameters import RowsRequest, SummaryRequest, parse_rows, parse_summary
 from ..usage_text import all_pages, page_json, rows_head, rows_text, summary_csv, summary_json
+from . import audit, dead_letters, replay, spool
+from .output import show, show_json, until_nobody_reads
 from .sink import Refused, Use, refuse, with_sink
 from .tables import rows_table, summary_table
 
@@ -34,7 +33,7 @@ TABLE_ROWS = 100
 
 def add_to(commands: Commands) -> list[argparse.ArgumentParser]:
     """The parsers, added."""
-    parser = commands.add_parser("logs", help="read the stored rows")
+    parser = commands.add_parser("logs", help="read the stored rows, and find those that are not")
     kinds = parser.add_subparsers(dest="logs", required=True)
     listing = kinds.add_parser("list", help="rows, newest first")
     listing.set_defaults(run=list_rows)
@@ -46,7 +45,8 @@ def add_to(commands: Commands) -> list[argparse.ArgumentParser]:
     _add_options(adding, "table", "json", "csv")
     groups = f"any of: {', '.join((*GROUP_COLUMNS, *GROUP_TIMES))}"
     adding.add_argument("--group-by", action="append", default=[], metavar="NAME[,NAME]", help=groups)
-    return [listing, adding]
+    ours = [listing, adding, *audit.add_to(kinds), *spool.add_to(kinds)]
+    return [*ours, dead_letters.add_to(kinds), replay.add_to(kinds)]
 
 
 def _add_options(parser: argparse.ArgumentParser, *formats: str) -> None:
@@ -99,11 +99,7 @@ def summarise(settings: Settings, arguments: argparse.Namespace) -> int:
 
 
 def _reading(settings: Settings, use: Use) -> int:
-    try:
-        return with_sink(settings, use, migrates=False)
-    except BrokenPipeError:  # whoever read has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    return until_nobody_reads(lambda: with_sink(settings, use, migrates=False))
 
 
 def _reader(sink: LogSink) -> UsageReader:
@@ -114,28 +110,19 @@ def _reader(sink: LogSink) -> UsageReader:
 
 async def _print_rows(reader: UsageReader, asked: RowsRequest, format: str) -> None:
     if format == "json":
-        _print_json(page_json(await reader.read_usage(asked.query)))
+        show_json(page_json(await reader.read_usage(asked.query)))
         return
     is_table, is_first = format == "table", True
     async with aclosing(all_pages(reader.read_usage, asked.query, asked.max_rows)) as pages:
         async for rows in pages:
             head = "" if is_table or not is_first else rows_head(format)
-            _print(rows_table(rows, has_head=is_first) if is_table else head + rows_text(rows, format))
+            show(rows_table(rows, has_head=is_first) if is_table else head + rows_text(rows, format))
             is_first = False
 
 
 async def _print_summary(reader: UsageReader, asked: SummaryRequest, format: str) -> None:
     groups, group_by = await reader.summarise_usage(asked.query), asked.query.group_by
     if format == "json":
-        _print_json(summary_json(groups, group_by))
+        show_json(summary_json(groups, group_by))
     else:
-        _print((summary_table if format == "table" else summary_csv)(groups, group_by))
-
-
-def _print_json(value: Any) -> None:
-    _print(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
-
-
-def _print(text: str) -> None:
-    sys.stdout.buffer.write(text.encode())  # rows are UTF-8, whatever the terminal's locale is
-    sys.stdout.buffer.flush()
+        show((summary_table if format == "table" else summary_csv)(groups, group_by))

@@ -20,14 +20,21 @@ class Refused(Exception):
     """The command cannot do that; the text says why, in one line."""
 
 
-def with_sink(settings: Settings, use: Use, *, migrates: bool, timeout_s: float | None = None) -> int:
+def with_sink(
+    settings: Settings,
+    use: Use,
+    *,
+    migrates: bool,
+    timeout_s: float | None = None,
+    read_timeout_s: float = 0.0,
+) -> int:
     """Give the open sink to ``use``; the exit status. With ``migrates`` false the schema is left as it is,
-    whatever the configuration says."""
+    whatever the configuration says. A sink with an own limit for reading has ``read_timeout_s`` at least."""
     name = settings.log_writer_strategy.sink
     if name is None:
         return refuse("log_writer_strategy: noop keeps no rows")
     try:
-        asyncio.run(_used(name, _options(settings, migrates), use, timeout_s))
+        asyncio.run(_used(name, _options(settings, migrates, read_timeout_s), use, timeout_s))
     except (SinkError, Refused) as error:
         return refuse(f"sinks.{name}: {error}")
     except TimeoutError:
@@ -46,8 +53,11 @@ async def _used(name: str, options: SinkOptions, use: Use, timeout_s: float | No
         await use(sink)
 
 
-def _options(settings: Settings, migrates: bool) -> SinkOptions:
+def _options(settings: Settings, migrates: bool, read_timeout_s: float) -> SinkOptions:
     options = sink_options(settings)
-    if migrates or "migrate" not in type(options).model_fields:
-        return options
-    return options.model_copy(update={"migrate": False})
+    fields, changes = type(options).model_fields, dict[str, object]()
+    if "migrate" in fields and not migrates:
+        changes["migrate"] = False
+    if "read_timeout_s" in fields:
+        changes["read_timeout_s"] = max(getattr(options, "read_timeout_s"), read_timeout_s)  # noqa: B009
+    return options.model_copy(update=changes)

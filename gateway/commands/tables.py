@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from backends import SummaryRow, UsageRecord, to_json
+from backends import KeptLetter, SummaryRow, UsageRecord, to_json
 
 from ..usage_text import summary_columns, summary_json
 
@@ -21,23 +21,33 @@ ROW_COLUMNS = (
     "request_id",
 )
 """What fits a line; the other formats have every column."""
-_NUMBERS = {"cost", "calls", "errors"}
+LETTER_COLUMNS = ("at", "row_id", "sink", "code", "attempts", "is_marked", "message")
+_NUMBERS = {"cost", "calls", "errors", "attempts", "rows", "intents", "batches", "damaged", "bytes", "count"}
 _NUMBERS_END = ("_tokens", "_ms")
 
 
 def rows_table(rows: Iterable[UsageRecord], *, has_head: bool) -> str:
     """Lines of ``rows``, after the names of their columns if ``has_head``."""
     plain = map(to_json, rows)
-    return _table(ROW_COLUMNS, ([row[name] for name in ROW_COLUMNS] for row in plain), has_head=has_head)
+    return table(ROW_COLUMNS, ([row[name] for name in ROW_COLUMNS] for row in plain), has_head=has_head)
 
 
 def summary_table(groups: Sequence[SummaryRow], group_by: Sequence[str]) -> str:
     """A line for each group, after the names of the columns."""
     lines = summary_json(groups, group_by)["data"]
-    return _table(summary_columns(group_by), (line.values() for line in lines), has_head=True)
+    return table(summary_columns(group_by), (line.values() for line in lines), has_head=True)
 
 
-def _table(names: Sequence[str], lines: Iterable[Iterable[Any]], *, has_head: bool) -> str:
+def letters_table(letters: Iterable[KeptLetter], *, has_head: bool) -> str:
+    """Lines of ``letters``, after the names of their columns if ``has_head``."""
+    plain = (letter.to_json() for letter in letters)
+    return table(
+        LETTER_COLUMNS, ([each[name] for name in LETTER_COLUMNS] for each in plain), has_head=has_head
+    )
+
+
+def table(names: Sequence[str], lines: Iterable[Iterable[Any]], *, has_head: bool) -> str:
+    """``lines`` in columns as wide as they need; numbers, by the name of their column, to the right."""
     head = [list(names)] if has_head else []
     cells = [*head, *([_cell(value) for value in line] for line in lines)]
     widths = [max(map(len, column)) for column in zip(names, *cells, strict=True)]
@@ -59,5 +69,7 @@ def _is_number(name: str) -> bool:
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     text = f"{value:.1f}" if isinstance(value, float) else str(value)
     return "".join(char if char.isprintable() else "\ufffd" for char in text)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, TypeVar
 from uuid import UUID
 
 import pytest
@@ -11,13 +13,14 @@ from servers import base
 from servers.clickhouse_database import OwnDatabase, ids, sorted_ids
 from servers.proxy import Proxy
 
-from backends.errors import SinkRetryable
+from backends.errors import SinkError, SinkRetryable
 from backends.sink import Committed
 from backends.testing import make_batch
-from backends.testing.cases.base import outcome_of
+from backends.testing.cases.base import PATIENCE_S, outcome_of
 from backends.testing.rig import Rig, running, until
 
 SHORT_S = 0.3
+T = TypeVar("T")
 
 
 # --- what the server says
@@ -137,7 +140,7 @@ async def test_a_connection_that_fails_is_given_up_in_time(clickhouse: OwnDataba
 
     async with clickhouse.proxy() as proxy:
         async with clickhouse.opened(port=proxy.port, timeout_s=SHORT_S, connect_timeout_s=SHORT_S) as sink:
-            await sink.ping()
+            await answer_of(sink.ping)
             proxy.reset() if mode == "reset" else proxy.black_hole()
             for _ in range(3):
                 answer = await outcome_of(sink.write(batch))
@@ -145,7 +148,7 @@ async def test_a_connection_that_fails_is_given_up_in_time(clickhouse: OwnDataba
             assert proxy.connections <= 2
             await proxy.heal()
 
-            assert await sink.write(batch) == Committed(5)
+            assert await answer_of(partial(sink.write, batch)) == Committed(5)
     assert len(clickhouse.rows()) == 5
 
 
@@ -196,6 +199,15 @@ async def test_rows_are_kept_when_the_server_is_killed(clickhouse: OwnDatabase) 
             await asyncio.to_thread(clickhouse.server.restart)
 
     assert ids(clickhouse.rows()) == promised
+
+
+async def answer_of(call: Callable[[], Awaitable[T]]) -> T:
+    """With so little time for an answer, a loaded machine may need to be asked again."""
+    async with asyncio.timeout(PATIENCE_S):
+        while isinstance(answer := await outcome_of(call()), SinkRetryable):
+            pass
+    assert not isinstance(answer, SinkError)
+    return answer
 
 
 async def first_outcome(rig: Rig) -> object:

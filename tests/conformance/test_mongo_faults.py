@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from typing import Any
@@ -17,6 +18,7 @@ from servers.proxy import Proxy
 
 from backends.errors import SinkRetryable
 from backends.mongo import MongoSink
+from backends.record import Batch
 from backends.sink import Committed
 from backends.testing import make_batch
 from backends.testing.cases.base import bounded, outcome_of, settled
@@ -41,16 +43,20 @@ def driver(request: pytest.FixtureRequest) -> str:
 class Tap(Proxy):
     """A well wire that remembers what was asked on it."""
 
-    said = b""
+    def __init__(self, *server: Any) -> None:
+        super().__init__(*server)
+        self._said: defaultdict[object, bytes] = defaultdict(bytes)
+        """By connection: the driver looks after its server on one of its own, in the middle of a message."""
 
     def _is_hit(self, chunk: bytes, *where: Any) -> bool:
-        is_reply = where[-1]
-        self.said += b"" if is_reply else chunk
+        _, link, is_reply = where
+        self._said[link] += b"" if is_reply else chunk
         return super()._is_hit(chunk, *where)
 
     def commands(self, name: str) -> list[dict[str, Any]]:
         """Every command of this name, without the documents that came with it."""
-        return [each for each in _commands(self.said) if next(iter(each)) == name]
+        commands = [each for said in self._said.values() for each in _commands(said)]
+        return [each for each in commands if next(iter(each)) == name]
 
 
 async def test_an_insert_says_how_it_is_meant(mongo: OwnDatabase, driver: str) -> None:
@@ -148,7 +154,7 @@ async def test_a_connection_that_fails_is_given_up_in_time(
             await proxy.heal()
             await until_ready(sink)
 
-            assert sum_of(await sink.write(batch)) == 5
+            assert sum_of(await until_written(sink, batch)) == 5
     assert len(mongo.ids()) == 5
 
 
@@ -285,13 +291,17 @@ async def first_outcome(rig: Rig) -> object:
 
 async def until_ready(sink: MongoSink) -> None:
     """With so little time a loaded machine may need another try; the driver looks again by itself."""
-    while isinstance(await outcome_of(sink.ping()), SinkRetryable):
-        pass
+    async with asyncio.timeout(LONG_S):
+        while isinstance(await outcome_of(sink.ping()), SinkRetryable):
+            pass
 
 
-async def until_written(sink: MongoSink, batch: Any) -> None:
-    while isinstance(await outcome_of(sink.write(batch)), SinkRetryable):
-        pass
+async def until_written(sink: MongoSink, batch: Batch) -> Committed:
+    async with asyncio.timeout(LONG_S):
+        while isinstance(answer := await outcome_of(sink.write(batch)), SinkRetryable):
+            pass
+    assert isinstance(answer, Committed)
+    return answer
 
 
 async def _under_way(proxy: Proxy, call: Any) -> asyncio.Future[Any]:

@@ -8,13 +8,14 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from uuid_utils.compat import uuid7
 
 from backends.errors import SinkError
 from backends.memory import MemoryOptions, MemorySink, memory_database
+from backends.numbers import NumberedRow, Run, repeated_of, runs_of
 from backends.record import Batch, Boot, UsageRecord
 from backends.sink import Capabilities, Committed
 from backends.testing import SinkConformance
@@ -183,6 +184,34 @@ class DeclaresAGapItLacks(MemorySink):
     capabilities = Capabilities(exact_decimal=False)
 
 
+class HidesItsAuditSide(MemorySink):
+    capabilities = Capabilities(audits_usage=False)
+
+
+class ClosesTheGaps(MemorySink):
+    async def read_runs(self) -> tuple[Run, ...]:
+        runs = await super().read_runs()
+        joined = {run.boot_id: replace(run, first=first_of(runs, run)) for run in runs}
+        return tuple(joined.values())
+
+
+class MixesUpTheBoots(MemorySink):
+    async def read_repeated(self, boot_id: UUID, limit: int) -> tuple[NumberedRow, ...]:
+        rows = self.database.rows.values()
+        return repeated_of([replace(row, boot_id=boot_id) for row in rows], boot_id, limit)
+
+
+class ForgetsWhatWasAbandoned(MemorySink):
+    async def record_boot(self, boot: Boot) -> None:
+        await super().record_boot(replace(boot, abandoned=""))
+
+
+class CountsUnnumberedRows(MemorySink):
+    async def read_runs(self) -> tuple[Run, ...]:
+        rows = [replace(row, seq=max(1, row.seq)) for row in self.database.rows.values()]
+        return runs_of(rows)
+
+
 class TakesAnyOption(MemorySink):
     class Options(MemoryOptions):
         model_config = {"extra": "ignore"}
@@ -190,6 +219,10 @@ class TakesAnyOption(MemorySink):
 
 class DeclaresAKnobThatIsNone(MemorySink):
     batching_defaults = {"flush_width": 2}
+
+
+def first_of(runs: Sequence[Run], run: Run) -> int:
+    return min(each.first for each in runs if each.boot_id == run.boot_id)
 
 
 PLANTED = [
@@ -225,6 +258,11 @@ PLANTED = [
     (LosesRowsWhenItMigrates, "test_migrating_again_changes_no_row"),
     (HidesItsReadSide, "test_the_read_side_is_as_declared"),
     (DeclaresAGapItLacks, "test_cost_keeps_its_digits_as_declared"),
+    (HidesItsAuditSide, "test_the_audit_side_is_as_declared"),
+    (ClosesTheGaps, "test_every_gap_ends_a_run"),
+    (MixesUpTheBoots, "test_a_number_that_two_rows_have_is_told_with_their_ids"),
+    (ForgetsWhatWasAbandoned, "test_boots_are_read_as_they_were_recorded"),
+    (CountsUnnumberedRows, "test_rows_that_no_writer_numbered_have_no_run"),
     (TakesAnyOption, "test_options_refuse_an_unknown_key"),
     (DeclaresAKnobThatIsNone, "test_declares_options_capabilities_and_batching_defaults"),
 ]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
@@ -19,7 +20,7 @@ from backends.postgres import COPY_ABOVE_ROWS, PostgresSink
 from backends.record import Batch
 from backends.sink import Committed
 from backends.testing import make_batch, make_record, make_records
-from backends.testing.cases.base import bounded, outcome_of, settled
+from backends.testing.cases.base import PATIENCE_S, bounded, outcome_of, settled
 from backends.testing.faults import Deliver
 from backends.testing.rig import running, until
 from backends.usage_query import UsageQuery
@@ -27,7 +28,10 @@ from backends.usage_query import UsageQuery
 pytestmark = pytest.mark.timeout(300)  # the first run on a machine installs the server
 
 SHORT_S = 0.3
+VERY_PATIENT = dict.fromkeys(("statement_timeout_s", "command_timeout_s"), 600.0)
+"""Longer than any test may take: no call ends because its time is up."""
 IMPATIENT = {"acquire_timeout_s": SHORT_S, "statement_timeout_s": SHORT_S, "command_timeout_s": SHORT_S}
+T = TypeVar("T")
 LARGE = COPY_ABOVE_ROWS + 1
 PASSWORD = "battery staple"
 
@@ -40,7 +44,7 @@ async def test_opening_asks_no_server(postgres: OwnSchema) -> None:
         pass
 
     async with postgres.opened():
-        assert await postgres.backends() == 0
+        assert await postgres.backends(0) == set()
 
 
 # --- what a person has to mend
@@ -124,7 +128,7 @@ async def test_the_server_gives_up_a_statement_first_and_nothing_is_unknown(post
 
         assert isinstance(error, SinkRetryable)
         assert (error.code, error.ambiguous) == ("57014", False)
-        assert await sink.write(batch) == Committed(2)
+        assert await _answer_of(partial(sink.write, batch)) == Committed(2)
 
 
 async def test_a_connection_that_the_server_ends_in_a_statement_leaves_it_unknown(
@@ -186,10 +190,10 @@ async def test_a_large_batch_with_one_bad_row_is_refused_whole(
     async with postgres.opened() as sink:
         with pytest.raises(SinkBatchRejected):
             await sink.write(Batch.of((*good, make_record(**fields))))
-        connections = await postgres.backends()
+        serving = await postgres.backends(1)
         answer = await sink.write(Batch.of(good))
 
-        assert await postgres.backends() == connections == 1
+        assert await postgres.backends(1) == serving
     assert answer == Committed(LARGE)
 
 
@@ -269,6 +273,8 @@ async def test_abort_ends_every_call_at_once_and_refuses_more(postgres: OwnSchem
 
 async def test_questions_have_connections_of_their_own_and_delay_no_row(postgres: OwnSchema) -> None:
     async with postgres.opened(read_connections=1, acquire_timeout_s=SHORT_S) as sink:
+        await _answer_of(sink.ping)  # the connections are there: none is waited for but the one in use
+        await _answer_of(partial(sink.read_usage, UsageQuery()))
         async with sink._reading.session():
             second = await outcome_of(sink.read_usage(UsageQuery()))
 
@@ -327,14 +333,14 @@ async def test_a_wire_that_fails_is_given_up_in_time(postgres: OwnSchema, mode: 
     batch = make_batch(3)
 
     async with _wire(postgres) as proxy, postgres.opened(proxy.port, **IMPATIENT) as sink:
-        await sink.ping()
+        await _answer_of(sink.ping)
         getattr(proxy, mode)()
         for call in (sink.write(batch), sink.write(batch), sink.ping(), sink.read_usage(UsageQuery())):
             assert isinstance(await outcome_of(call), SinkRetryable)
         assert _checked_out(sink) == 0
         await proxy.heal()
 
-        answer = await bounded(sink.write(batch))
+        answer = await _answer_of(partial(sink.write, batch))
         assert answer.new + answer.duplicates == 3
 
 
@@ -405,10 +411,10 @@ async def test_a_frozen_server_delays_neither_a_cancel_nor_an_abort_nor_the_end(
     need_ours(postgres.server)
     cancelled, large, aborted = make_batch(3), make_batch(LARGE), make_batch(3)
 
-    async with postgres.opened() as sink:
+    async with postgres.opened(**VERY_PATIENT) as sink:
         await asyncio.gather(sink.ping(), sink.ping(), sink.ping())
         with _frozen(postgres):
-            async with asyncio.timeout(SHORT_S * 10):
+            async with asyncio.timeout(PATIENCE_S):
                 for batch in (cancelled, large):
                     write = asyncio.ensure_future(sink.write(batch))
                     await asyncio.wait({write}, timeout=SHORT_S)
@@ -470,11 +476,21 @@ async def _locked(postgres: OwnSchema, table: str = "usage_logs") -> AsyncIterat
         yield
 
 
+async def _answer_of(call: Callable[[], Awaitable[T]]) -> T:
+    """With so little time for an answer, a loaded machine may need to be asked again."""
+    async with asyncio.timeout(PATIENCE_S):
+        while isinstance(answer := await outcome_of(call()), SinkRetryable):
+            pass
+    assert not isinstance(answer, SinkError)
+    return answer
+
+
 async def _until_waiting(postgres: OwnSchema) -> None:
     """Return once a statement of the sink waits for a lock."""
     sql = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'tallygate' AND wait_event_type = 'Lock'"
-    while not await postgres.fetch(sql):
-        pass
+    async with asyncio.timeout(PATIENCE_S):
+        while not await postgres.fetch(sql):
+            pass
 
 
 @asynccontextmanager

@@ -20,7 +20,7 @@ import pytest
 from pydantic import ValidationError
 
 import backends
-from backends.errors import SinkFatal, SinkRetryable
+from backends.errors import SinkBatchRejected, SinkFatal, SinkRetryable
 from backends.record import COLUMNS, Boot, UsageRecord
 from backends.sink import Committed
 from backends.sqlite import SqliteOptions, SqliteSink
@@ -250,6 +250,20 @@ def test_a_full_disk_is_tried_again_and_loses_nothing(path: Path) -> None:
     assert full in ("SQLITE_FULL", "SQLITE_IOERR_WRITE")
     assert healed == "500/0"
     assert len(read_rows(path)) == 501
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"request_id": UUID(int=1)}, {"latency_ms": Decimal(1)}, {"tags": {}}, {"id": None}]
+)
+async def test_a_value_that_its_column_has_no_kind_for_is_refused_and_not_bent(
+    path: Path, wrong: dict[str, Any]
+) -> None:
+    async with SqliteSink.open(SqliteOptions(path=path)) as sink:
+        with pytest.raises(SinkBatchRejected):
+            await sink.write(make_batch(2, **wrong))
+
+        assert await sink.write(make_batch(2)) == Committed(2)
+    assert len(read_rows(path)) == 2
 
 
 # --- the file goes away
@@ -483,6 +497,7 @@ def _boot(row: sqlite3.Row) -> Boot:
         started_at=datetime.fromisoformat(row["started_at"]),
         closed_at=datetime.fromisoformat(row["closed_at"]) if row["closed_at"] else None,
         last_seq=row["last_seq"],
+        abandoned=row["abandoned"],
     )
 
 

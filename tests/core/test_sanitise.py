@@ -145,10 +145,10 @@ def test_keys_that_do_not_fit_are_left_out_and_counted() -> None:
 )
 def test_tags_of_any_size_are_cut_at_once_and_hold_up_nobody(tags: dict[str, Any]) -> None:
     """A body may be 32 MiB: what took minutes for ten thousand keys stopped the whole gateway."""
-    began = time.monotonic()
+    began = time.process_time()
     text = tags_text(tags)
 
-    assert time.monotonic() - began < 2, "milliseconds; the bound has ample slack"
+    assert time.process_time() - began < 2, "milliseconds of work, however busy the machine is"
     assert text is not None and len(text.encode()) <= MAX_TAGS
     assert isinstance(json.loads(text), dict)
 

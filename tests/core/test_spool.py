@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from backends import BatchLogWriter, Place, SingleLogWriter
-from backends.errors import NotDurable
+from backends.errors import NotDurable, SinkRetryable
 from backends.memory import MemoryDatabase, MemorySink
+from backends.sink import Committed
 from backends.spool import Spool, SpoolOptions
-from backends.testing import FaultySink, fail, fatal, lose_ack, make_record, virtual_clock
+from backends.spool.store import Changes, SpoolStore
+from backends.testing import Deliver, FaultySink, fail, fatal, lose_ack, make_record, virtual_clock
 from backends.testing.rig import LetterBox, Rig, build_writer, until
 from backends.write_ahead import WriteAheadLogWriter
 
@@ -29,13 +33,18 @@ async def spooling(
     mode: str = "spill",
     fault: Any = None,
     box: LetterBox | None = None,
+    max_bytes: int = 1024 * 1024 * 1024,
+    max_age_s: float | None = None,
+    may_abandon: bool = False,
     **options: Any,
 ) -> AsyncIterator[Rig]:
     """A writer with a spool in ``folder``; leaving stops it and closes the spool, as the gateway does."""
     box = box or LetterBox()
     sink = FaultySink(MemorySink(MemoryDatabase() if database is None else database))
     sink.always = fault
-    spool = Spool(SpoolOptions(mode=mode, path=folder, min_free_bytes=0))  # type: ignore[arg-type]
+    spool = Spool(
+        SpoolOptions(mode=mode, path=folder, min_free_bytes=0, max_bytes=max_bytes, max_age_s=max_age_s)  # type: ignore[arg-type]
+    )
     rig = Rig(build_writer(sink, box, kind, spool=spool, **options), sink, box)
     await rig.writer.start()
     try:
@@ -205,6 +214,25 @@ async def test_48_write_ahead_has_every_answered_row_and_running_call_on_the_dis
 
 
 @virtual_clock
+async def test_50_crash_during_redelivery_loses_nothing(tmp_path: Path) -> None:
+    """Again and again: each time the sink is asked, and the process dies before it answers."""
+    path = await left_behind(tmp_path / "first", 25)
+    folder = path.parents[1]
+    for number in range(3):
+        async with spooling(folder) as rig:
+            rig.sink.always = rig.sink.hang(heeds_cancel=True)
+            await until(lambda rig=rig: rig.sink.in_progress == 1)  # type: ignore[misc]
+            await asyncio.sleep(1)
+            copy = copy_of(folder, tmp_path / f"copy {number}")
+        folder = copy
+    database = MemoryDatabase()
+    async with spooling(folder, database) as rig:
+        await until(lambda: rig.writer.stats().counts.spooled == 0)
+        await rig.writer.flush(10)
+    assert len(database.rows) == 25
+
+
+@virtual_clock
 async def test_write_ahead_leaves_nothing_on_the_disk_once_the_sink_has_it(tmp_path: Path) -> None:
     async with spooling(tmp_path, kind=WriteAheadLogWriter, mode="write_ahead", linger_s=0) as rig:
         for _ in range(20):
@@ -236,22 +264,190 @@ async def test_53_a_second_instance_takes_another_folder_and_the_dead_ones_rows_
 
 
 @virtual_clock
-async def test_51_a_corrupt_file_is_set_aside_and_a_damaged_row_left_out(tmp_path: Path) -> None:
-    async with spooling(tmp_path, linger_s=0, fault=fail()) as rig:
-        await rig.put_many(5)
-        await asyncio.sleep(3)
-    (path,) = in_folder(tmp_path, "instance-*/spool.db")
+async def test_51_spool_corrupt_rows_that_fail_their_checksum_are_left_out_and_kept_apart(
+    tmp_path: Path,
+) -> None:
+    path = await left_behind(tmp_path, 5)
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE rows SET body = X'7b7d' WHERE place = 2")
     database = MemoryDatabase()
     async with spooling(tmp_path, database) as rig:
         await until(lambda: len(database.rows) == 4)
         assert "spool_damaged" in rig.writer.stats().degraded
+        assert rig.writer.stats().counts.accepted == 4
+    assert sqlite3.connect(path).execute("SELECT count(*) FROM damaged").fetchone() == (1,)
 
-    path.write_bytes(b"no database at all" * 1000)
+
+@virtual_clock
+@pytest.mark.parametrize("damage", ["flipped", "cut"])
+async def test_51_spool_corrupt_a_damaged_file_is_set_aside_and_its_good_rows_are_delivered(
+    tmp_path: Path, damage: str
+) -> None:
+    path = await left_behind(tmp_path, 400)
+    pages = bytearray(path.read_bytes())
+    third = len(pages) // 3 // 4096 * 4096
+    if damage == "flipped":
+        pages[third : third + 4096] = bytes(range(256)) * 16
+    else:
+        del pages[-third - 100 :]
+    path.write_bytes(pages)
+
+    database = MemoryDatabase()
     async with spooling(tmp_path, database) as rig:
-        await rig.put()
+        await until(lambda: rig.writer.stats().counts.spooled == 0)
+        fresh = await rig.put()
+        await until(lambda: fresh in database.rows)
+        assert rig.writer.stats().counts.recovered == len(database.rows) - 1 > 100
+        assert "spool_damaged" in rig.writer.stats().degraded
     assert in_folder(tmp_path, "instance-*/spool.db.corrupt-*")
+
+
+@virtual_clock
+async def test_51_spool_corrupt_a_file_that_is_no_database_is_set_aside(tmp_path: Path) -> None:
+    path = await left_behind(tmp_path, 5)
+    path.write_bytes(b"no database at all" * 1000)
+
+    async with spooling(tmp_path, linger_s=0, fault=fail()) as rig:
+        await rig.put_many(3)
+    assert rows_on_disk(tmp_path) == 3
+
+
+@virtual_clock
+async def test_51_a_file_that_is_lost_while_we_run_is_counted_and_named_as_lost(tmp_path: Path) -> None:
+    async with spooling(tmp_path, linger_s=0, batch_deadline_s=5, fault=fail()) as rig:
+        await rig.put_many(3)
+        await until(lambda: rig.writer.stats().counts.spooled == 3)
+        (folder,) = in_folder(tmp_path, "instance-*")
+        shutil.rmtree(folder)
+        rig.sink.heal()
+        fresh = await rig.put()
+        await until(lambda: rig.writer.stats().counts.abandoned == 3)
+        await rig.writer.flush(60)
+        assert fresh in await rig.stored()
+
+
+@virtual_clock
+async def test_52_disk_full_spool_takes_no_more_than_its_bound_and_frees_it_again(tmp_path: Path) -> None:
+    database = MemoryDatabase()
+    limits = {"linger_s": 0, "max_rows": 20, "max_queue_rows": 100, "on_full": "spill"}
+    async with spooling(tmp_path, database, max_bytes=1024 * 1024, fault=fail(), **limits) as rig:
+        got = 0
+        while not rig.writer.stats().shed:
+            place = await rig.writer.reserve()
+            if isinstance(place, Place):
+                rig.use(place, tags="x" * 4000)
+                got += 1
+        assert "spool_full" in rig.writer.stats().degraded
+        assert got > 150
+        size = sum(path.stat().st_size for path in in_folder(tmp_path, "instance-*/spool.db"))
+        assert size < 1.5 * 1024 * 1024
+        rig.sink.heal()
+        await until(lambda: len(database.rows) == got)
+        assert "spool_full" not in rig.writer.stats().degraded
+
+
+@virtual_clock
+async def test_52_what_was_left_on_a_disk_that_failed_at_the_start_is_found_later(tmp_path: Path) -> None:
+    await left_behind(tmp_path / "spool", 5)
+    hidden = (tmp_path / "spool").rename(tmp_path / "away")
+    (tmp_path / "spool").write_text("in the way")
+    database = MemoryDatabase()
+    async with spooling(tmp_path / "spool", database) as rig:
+        await rig.put()
+        assert "spool_ailing" in rig.writer.stats().degraded
+        (tmp_path / "spool").unlink()
+        hidden.rename(tmp_path / "spool")
+        await until(lambda: len(database.rows) == 6)
+        assert rig.writer.stats().counts.recovered == 5
+        assert rig.writer.stats().degraded == {}
+
+
+@virtual_clock
+async def test_52_a_single_row_that_neither_sink_nor_disk_takes_is_abandoned_and_named(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "spool").write_text("in the way")
+    async with spooling(
+        tmp_path / "spool", kind=SingleLogWriter, attempt_timeout_s=3, fault=fail(), may_abandon=True
+    ) as rig:
+        place = await rig.place()
+        place.put(make_record())
+        with pytest.raises(NotDurable, match="abandoned"):
+            await place.durable()
+        assert rig.writer.close_now().ids_sample == (place.id,)
+
+
+@virtual_clock
+async def test_a_batch_that_keeps_failing_is_fetched_again_after_longer_and_longer_pauses(
+    tmp_path: Path,
+) -> None:
+    await left_behind(tmp_path, 5)
+
+    async with spooling(tmp_path, linger_s=0) as rig:
+        good = rig.sink
+
+        async def only_fresh(deliver: Deliver) -> Committed:
+            if len(good.writes[-1].row_ids) == 5:
+                raise SinkRetryable("not_this_one")
+            return await deliver()
+
+        good.always = only_fresh
+        for _ in range(600):
+            await rig.put()
+            await asyncio.sleep(1)
+        tries = sum(len(write.row_ids) == 5 for write in good.writes)
+        assert 10 < tries < 100, tries
+
+
+@virtual_clock
+async def test_the_numbers_of_crashed_calls_have_no_gap_when_the_disk_fails_meanwhile(tmp_path: Path) -> None:
+    ahead = tmp_path / "ahead"
+    async with spooling(ahead, kind=WriteAheadLogWriter, mode="write_ahead") as rig:
+        for _ in range(3):
+            assert isinstance(await rig.writer.reserve(intent=make_record), Place)
+        copy = copy_of(ahead, tmp_path / "copy")
+        rig.writer.close_now()
+
+    database = MemoryDatabase()
+    failures = iter(range(3))
+    apply = SpoolStore.apply
+
+    def sometimes(store: SpoolStore, changes: Changes) -> None:
+        if changes.batches and next(failures, None) is not None:
+            raise sqlite3.OperationalError("disk I/O error")
+        apply(store, changes)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SpoolStore, "apply", sometimes)
+        async with spooling(copy, database) as rig:
+            await until(lambda: len(database.rows) == 3)
+            await rig.put()
+            await rig.writer.flush(10)
+    assert sorted(row.seq for row in database.rows.values()) == [1, 2, 3, 4]
+
+
+@virtual_clock
+async def test_rows_that_no_sink_took_for_too_long_go_to_the_dead_letters(tmp_path: Path) -> None:
+    box = LetterBox()
+    async with spooling(tmp_path, linger_s=0, batch_deadline_s=5, max_age_s=60, fault=fail(), box=box) as rig:
+        old = [await rig.put(timestamp=datetime.now(UTC) - timedelta(hours=1)) for _ in range(3)]
+        await asyncio.sleep(1)
+        young = await rig.put(timestamp=datetime.now(UTC) + timedelta(hours=1))
+        await until(lambda: rig.writer.stats().counts.dead_lettered == 3)
+        assert sorted(box.ids()) == sorted(old)
+        assert {letter.code for letter in box.letters} == {"expired"}
+        await until(lambda: rig.writer.stats().counts.spooled == 1)
+        rig.sink.heal()
+        await until(lambda: rig.writer.stats().counts.committed == 1)
+        assert await rig.stored() == [young]
+
+
+async def left_behind(folder: Path, count: int) -> Path:
+    """The file of a run that ended with its sink down."""
+    async with spooling(folder, linger_s=0, fault=fail()) as rig:
+        await rig.put_many(count)
+    (path,) = in_folder(folder, "instance-*/spool.db")
+    return path
 
 
 def in_folder(folder: Path, pattern: str) -> list[Path]:

@@ -12,6 +12,7 @@ import importlib.util
 import itertools
 import json
 import logging
+import socket
 import sys
 from collections import defaultdict
 from collections.abc import Mapping
@@ -371,7 +372,15 @@ def log():
 
 
 @pytest.fixture
-async def gateways(aiohttp_server, unused_tcp_port_factory, tmp_path, log):
+def nobodys_port():
+    """A port that is taken, so that nobody else gets it, and on which nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
+@pytest.fixture
+async def gateways(aiohttp_server, nobodys_port, tmp_path, log):
     """Makes gateways; checks and stops each at the end."""
     stack = AsyncExitStack()
 
@@ -382,7 +391,7 @@ async def gateways(aiohttp_server, unused_tcp_port_factory, tmp_path, log):
         urls = {"stage": await aiohttp_server(scene), "fake": await aiohttp_server(fake)}
         timeout_s = settings.pop("timeout_s", LONG_S)
         providers = {name: _provider(server.make_url("/v1"), timeout_s) for name, server in urls.items()}
-        nobody = f"http://127.0.0.1:{unused_tcp_port_factory()}/v1"
+        nobody = f"http://127.0.0.1:{nobodys_port}/v1"
         database = f"calls-{next(_names)}"
         given = {
             "master_key": KEY,

@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -28,6 +29,7 @@ import pytest
 import yaml
 from process.durable import disk_full, durable, servers, sink_name
 from process.oracle import oracle, priced
+from servers.provider import HeldProvider
 
 __all__ = ["disk_full", "durable", "oracle", "priced", "servers", "sink_name"]
 
@@ -36,8 +38,8 @@ MASTER_KEY = "tg-master-that-no-log-may-hold"
 PROVIDER_KEY = "sk-provider-that-no-log-may-hold"
 PROMPT = "prompt-that-no-log-may-hold"
 SECRETS = (MASTER_KEY, PROVIDER_KEY, PROMPT)
-LINE_S = 20.0
-EXIT_S = 30.0
+LINE_S = 30.0
+EXIT_S = 45.0
 MAX_LINE_BYTES = 4 * 1024 * 1024
 OURS = ("GATEWAY_", "TALLYGATE_", "LOG_WRITER_STRATEGY", "BUDGET_STRATEGY", "PYTHON")
 
@@ -69,13 +71,13 @@ class Process:
     def send(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
-    async def said(self, event: str, **fields: Any) -> dict[str, Any]:
-        """The first line of this event with these fields, waited for."""
+    async def said(self, event: str, *, times: int = 1, **fields: Any) -> dict[str, Any]:
+        """The first line of this event with these fields, waited for; or the one that makes it ``times``."""
         async with asyncio.timeout(LINE_S), self._changed:
-            while (line := next(iter(self.all_of(event, **fields)), None)) is None:
+            while len(lines := self.all_of(event, **fields)) < times:
                 assert not self._reading.done(), f"ended without {event} {fields}:\n{self}"
                 await self._changed.wait()
-        return line
+        return lines[times - 1]
 
     def all_of(self, event: str, **fields: Any) -> list[dict[str, Any]]:
         wanted = {"event": event, **fields}
@@ -231,6 +233,16 @@ class Gateway:
                     if reason in (await response.json()).get("degraded", ()):
                         return
 
+    async def pumps(self, count: int) -> None:
+        """Returns once so many streams are read on without a client: asked again and again likewise."""
+        async with asyncio.timeout(LINE_S):
+            while f"gateway_stream_pumps {float(count)}\n" not in await self.metrics():
+                pass
+
+    async def metrics(self) -> str:
+        async with self.session.get("/metrics") as response:
+            return await response.text()
+
     async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """One signal, and the exit status that follows."""
         self.process.send(number)
@@ -314,6 +326,11 @@ def judge_stderr(process: Process) -> None:
         assert forbidden not in text, f"{forbidden!r} in stderr:\n{process}"
 
 
+def provided_by(url: str) -> dict[str, Any]:
+    """The section ``providers`` with one that is at ``url``."""
+    return {"local": {"type": "openai", "base_url": f"{url}/v1", "api_key": PROVIDER_KEY}}
+
+
 Serve = Callable[..., AbstractAsyncContextManager[Gateway]]
 
 
@@ -327,9 +344,7 @@ def configuration(tmp_path: Path, provider_url: str) -> Callable[..., Path]:
             "log_writer_strategy": "batch:sqlite",
             "sinks": {"sqlite": {"path": str(tmp_path / "data" / "usage.db"), "busy_timeout_s": 0.2}},
             "spool": {"mode": "off", "path": str(tmp_path / "data" / "spool")},
-            "providers": {
-                "local": {"type": "openai", "base_url": f"{provider_url}/v1", "api_key": PROVIDER_KEY}
-            },
+            "providers": provided_by(provider_url),
             **sections,
         }
         path = tmp_path / "gateway.yml"
@@ -461,6 +476,25 @@ def provider_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate(timeout=EXIT_S)
+
+
+@pytest.fixture
+async def held() -> AsyncIterator[HeldProvider]:
+    """A provider whose answers this test holds back; for gateways with ``held_providers``."""
+    async with HeldProvider.running() as provider:
+        yield provider
+
+
+@pytest.fixture
+def held_providers(held: HeldProvider) -> dict[str, Any]:
+    """The section ``providers`` with ``held`` alone."""
+    return provided_by(held.url)
+
+
+@pytest.fixture
+def serve_held(serve: Serve, held_providers: dict[str, Any]) -> Serve:
+    """As ``serve``, with ``held`` for its provider."""
+    return partial(serve, providers=held_providers)
 
 
 @contextmanager

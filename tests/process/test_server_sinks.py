@@ -98,6 +98,7 @@ class Load:
 
     def __init__(self, gateway: Any) -> None:
         self._gateway = gateway
+        self._is_struck = asyncio.Event()
         self._changed = asyncio.Condition()
         self.ended = 0
         self.running = 0
@@ -109,12 +110,18 @@ class Load:
             for _ in range(CLIENTS):
                 clients.create_task(self._client(numbers))
 
+    def struck(self) -> None:
+        """The fault is there. The last calls wait for it; else it might come when all rows are stored."""
+        self._is_struck.set()
+
     async def reaches(self, ended: int) -> None:
         async with asyncio.timeout(60), self._changed:
             await self._changed.wait_for(lambda: self.ended >= ended)
 
     async def _client(self, numbers: Iterator[int]) -> None:
         for number in numbers:
+            if number >= 2 * FAULT_AFTER:
+                await self._is_struck.wait()
             self.running += 1
             with suppress(aiohttp.ClientError):  # cut or never reached: a promise has to be kept all the same
                 await self._call(number)
@@ -177,6 +184,7 @@ async def test_stop_in_mid_flight(gateway_on, place, own) -> None:
         await load.reaches(FAULT_AFTER)
         gateway.process.send(signal.SIGTERM)
         running = load.running
+        load.struck()
         await raging
         assert await gateway.exits() == 0
 
@@ -192,6 +200,7 @@ async def test_server_killed_and_restarted_under_load(gateway_on, place, own, se
         raging = asyncio.ensure_future(load.run())
         await load.reaches(FAULT_AFTER)
         await asyncio.to_thread(server.kill)
+        load.struck()
         try:
             await waits(gateway, ATTEMPT_S)
         finally:
@@ -211,6 +220,7 @@ async def test_server_frozen_for_long_and_thawed(gateway_on, place, own, server)
         raging = asyncio.ensure_future(load.run())
         await load.reaches(FAULT_AFTER)
         await asyncio.to_thread(server.freeze)
+        load.struck()
         try:
             await waits(gateway, 3.2 * ATTEMPT_S)
         finally:

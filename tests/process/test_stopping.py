@@ -12,12 +12,14 @@ PATIENT = {"grace_s": 900, "drain_s": 300, "pump_s": 100, "stop_deadline_s": 300
 """Longer than any test may take: no step ends because its time is up."""
 
 
-async def test_sigterm_lets_running_calls_end_and_says_so_in_one_report(serve) -> None:
-    async with serve() as gateway:
+async def test_sigterm_lets_running_calls_end_and_says_so_in_one_report(serve_held, held) -> None:
+    async with serve_held() as gateway:
         quick = [await gateway.answered() for _ in range(3)]
-        async with gateway.chat(stream=True, chunk_ms=50) as stream:
+        held.hold()
+        async with gateway.chat(stream=True) as stream:
             gateway.process.send(signal.SIGTERM)
             await gateway.process.said("stopping", step="drain", calls=1)
+            held.go()
             assert (await stream.read()).rstrip().endswith(b"[DONE]")
 
         assert await gateway.exits() == 0
@@ -66,12 +68,14 @@ async def test_answer_that_is_being_sent_when_the_signal_comes_is_sent_to_its_en
         assert await gateway.exits() == 0
 
 
-async def test_47_pump_finishes_after_http_drain_and_before_the_writer(serve) -> None:
-    async with serve(shutdown=PATIENT) as gateway:
-        async with gateway.chat(stream=True, chunk_ms=150) as stream:
+async def test_47_pump_finishes_after_http_drain_and_before_the_writer(serve_held, held) -> None:
+    async with serve_held(shutdown=PATIENT) as gateway:
+        held.hold()
+        async with gateway.chat(stream=True) as stream:
             await stream.content.readany()
         gateway.process.send(signal.SIGTERM)
         await gateway.process.said("stopping", step="pump", pumps=1)
+        held.go()
         assert await gateway.exits() == 0
 
         row = gateway.row(gateway.promised(stream))
@@ -79,10 +83,12 @@ async def test_47_pump_finishes_after_http_drain_and_before_the_writer(serve) ->
         assert (row["total_tokens"], row["usage_source"]) == (6, "provider")
 
 
-async def test_47_pump_that_takes_too_long_is_cut_and_has_its_row(serve) -> None:
-    async with serve(shutdown={"drain_s": 1.0, "pump_s": 0.1}) as gateway:
-        async with gateway.chat(stream=True, tokens=500, chunks=500, chunk_ms=50) as stream:
+async def test_47_pump_that_takes_too_long_is_cut_and_has_its_row(serve_held, held) -> None:
+    async with serve_held(shutdown={"drain_s": 0.1, "pump_s": 0.1}) as gateway:
+        held.hold()
+        async with gateway.chat(stream=True) as stream:
             await stream.content.readany()
+        await gateway.pumps(1)
         gateway.process.send(signal.SIGTERM)
         await gateway.process.said("stopping", step="pump", pumps=1)
         assert await gateway.exits() == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
+from contextlib import AsyncExitStack, closing
 from textwrap import dedent
 
 import pytest
@@ -16,7 +16,6 @@ PREAMBLE = """
     from backends import BatchingOptions, BatchLogWriter, DeadLetterFile, Place, Spool, SpoolOptions, sinks
     from backends.testing import make_record
     from gateway.logging_setup import set_up_logging
-    from uuid import uuid4
 
     set_up_logging()
     FOLDER = Path(sys.argv[1])
@@ -28,7 +27,7 @@ PREAMBLE = """
         return BatchingOptions(**given).with_defaults_of(sink_class.batching_defaults)
 
     def build(sink, **given):
-        letters = DeadLetterFile(FOLDER / "dead", uuid4())
+        letters = DeadLetterFile(FOLDER / "dead")
         spool = Spool(SpoolOptions(path=FOLDER / "spool")) if "spool" in sys.argv else None
         own = {"sink_name": "sqlite", "dead_letters": letters, "spool": spool}
         return BatchLogWriter(sink, options(type(sink), **given), **own)
@@ -148,8 +147,9 @@ async def test_41_loop_closed_without_stop_leaves_the_rows_in_the_spool(
 
 async def test_34_memory_bound_bytes(script, locked, tmp_path) -> None:
     program = f"{dedent(PREAMBLE)}\nLIMIT = {LIMIT}\nOFFERED = {OFFERED}\n{dedent(HEAVY)}"
-    async with script(program, str(tmp_path)) as process:
-        with locked(tmp_path / "usage.db"):
+    async with AsyncExitStack() as stack:
+        with locked(tmp_path / "usage.db"):  # before the program can have stored a row
+            process = await stack.enter_async_context(script(program, str(tmp_path)))
             full = await process.said("full")
         process.tell("the lock is gone")
         assert await process.exit_status() == 0, process

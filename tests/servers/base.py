@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from random import SystemRandom
 from typing import Any, ClassVar, NoReturn, Self, TypeVar
 
 import pytest
@@ -28,6 +29,9 @@ START_S = 60.0
 STOP_S = 15.0
 _POLL_S = 0.02
 _COMPLETE = ".complete"
+_PORTS = range(15_000, 32_000)
+"""Below those that a system gives to whoever connects: while a server is down, one of its own clients could
+come to sit on its port."""
 _KEPT_FROM_CHILDREN = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PYTHONWARNINGS", "PYTEST_CURRENT_TEST"}
 
 _WATCH = """
@@ -153,10 +157,15 @@ def _is_complete(folder: Path, needs: Sequence[str]) -> bool:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """A port of 127.0.0.1 that nobody has now, and that nobody is given who asks for any port."""
+    return next(port for port in SystemRandom().sample(_PORTS, len(_PORTS)) if _is_free(port))
+
+
+def _is_free(port: int) -> bool:
+    with suppress(OSError), socket.socket() as sock:
+        sock.bind(("127.0.0.1", port))
+        return True
+    return False
 
 
 def listens(port: int) -> bool:

@@ -121,6 +121,7 @@ def _boot(row: dict[str, Any]) -> Boot:
         started_at=_moment(row["started_at"]),
         closed_at=_moment(row["closed_at"]) if row["closed_at"] else None,
         last_seq=None if row["last_seq"] is None else int(row["last_seq"]),
+        abandoned=row["abandoned"],
     )
 
 

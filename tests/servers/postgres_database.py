@@ -116,7 +116,11 @@ class OwnSchema:
         sql = "SELECT tablename FROM pg_tables WHERE schemaname = $1 ORDER BY tablename"
         return [row["tablename"] for row in await self.fetch(sql, self.name)]
 
-    async def backends(self) -> int:
-        """How many connections the sink has to the server."""
-        sql = "SELECT count(*) AS n FROM pg_stat_activity WHERE application_name = 'tallygate'"
-        return int((await self.fetch(sql))[0]["n"])
+    async def backends(self, count: int) -> set[int]:
+        """The server's processes for connections of sinks, once there are ``count``: that of a closed sink,
+        in this test or the one before, goes a moment later."""
+        sql = "SELECT pid FROM pg_stat_activity WHERE application_name = 'tallygate'"
+        async with asyncio.timeout(START_S):
+            while len(found := await self.fetch(sql)) != count:
+                pass
+        return {row["pid"] for row in found}

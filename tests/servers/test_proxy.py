@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -195,12 +196,11 @@ async def test_as_many_replies_are_dropped_as_told(proxy: Proxy) -> None:
 
 
 async def test_a_server_that_is_down_is_a_reset() -> None:
-    closed = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
-    port = closed.sockets[0].getsockname()[1]
-    closed.close()
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # ours, so that nobody else can listen there
 
-    async with Proxy(port) as proxy, connected(proxy) as wire:
-        assert await ask(wire, b"one\n") == b""
+        async with Proxy(closed.getsockname()[1]) as proxy, connected(proxy) as wire:
+            assert await ask(wire, b"one\n") == b""
 
 
 async def test_no_connection_outlives_the_proxy(server: Server) -> None:

@@ -287,10 +287,10 @@ async def test_the_program_stops_on_sigterm_also_with_a_call_that_hangs(
     child, url, _ = process
     async with aiohttp.ClientSession() as session:
         hanging = asyncio.ensure_future(session.post(url + CHAT, json=chat(fake={"hang": True})))
-        while not await (await session.get(f"{url}/calls")).json():
-            pass
-        child.send_signal(signal.SIGTERM)
         async with asyncio.timeout(LONG_S):
+            while not await (await session.get(f"{url}/calls")).json():
+                pass
+            child.send_signal(signal.SIGTERM)
             status = await child.wait()
         with pytest.raises(aiohttp.ClientError):
             await hanging

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -341,7 +342,7 @@ async def test_silence_within_a_stream_is_a_504_after_the_events_before_it(serve
         return response
 
     got: list[bytes] = []
-    async with provider_at(await serve(handler), timeout_s=SHORT_S) as provider:
+    async with provider_at(await serve(handler), timeout_s=1) as provider:  # enough for what comes before
         with pytest.raises(ProviderTimeout):
             async with provider.stream(CHAT, b"{}") as stream:
                 async for event in stream:
@@ -350,14 +351,22 @@ async def test_silence_within_a_stream_is_a_504_after_the_events_before_it(serve
     assert got == [b"data: a\n\n"]
 
 
-async def test_a_closed_port_is_unreachable(unused_tcp_port: int) -> None:
-    async with provider_at(f"http://127.0.0.1:{unused_tcp_port}") as provider:
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """Taken, so that nobody else gets it; nobody listens on it."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
+async def test_a_closed_port_is_unreachable(closed_port: int) -> None:
+    async with provider_at(f"http://127.0.0.1:{closed_port}") as provider:
         for call in (provider.send(CHAT, b"{}"), collect(provider.stream(CHAT, b"{}"))):
             failure = await failure_of(call)
 
             assert isinstance(failure, ProviderUnreachable)
             assert (failure.status, failure.code) == (502, "provider_unreachable")
-            assert str(unused_tcp_port) not in failure.message
+            assert str(closed_port) not in failure.message
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from ...batching import BatchingOptions
 from ...errors import SinkBatchRejected, SinkError, SinkFatal, SinkRetryable, SinkRowsRejected
 from ...record import Boot, UsageRecord
-from ...sink import Capabilities, LogSink, SinkOptions, UsageReader
+from ...sink import Capabilities, LogSink, SinkOptions, UsageAuditor, UsageReader
 from ...usage_query import UsageQuery
 from ..records import make_record
 
@@ -122,6 +122,15 @@ def reader_of(sink: LogSink) -> UsageReader | None:
         assert isinstance(sink, UsageReader), "reads_usage is declared, read_usage is missing"
         return sink
     assert not isinstance(sink, UsageReader), "read_usage is there, reads_usage is not declared"
+    return None
+
+
+def auditor_of(sink: LogSink) -> UsageAuditor | None:
+    """What ``logs audit`` asks, or None where the sink declares that it cannot be, and then really cannot."""
+    if sink.capabilities.audits_usage:
+        assert isinstance(sink, UsageAuditor), "audits_usage is declared, read_boots or read_runs is missing"
+        return sink
+    assert not isinstance(sink, UsageAuditor), "read_runs is there, audits_usage is not declared"
     return None
 
 

@@ -19,7 +19,7 @@ from ..rig import SEED, Hasty, ReadRows, Rig, running, until
 from .base import PATIENCE_S, SinkCases, bounded
 
 LONG_S = 3600.0
-MOMENTS = 60
+MOMENTS = 40
 """Moments, spread over the time that a write takes, at which one is cancelled."""
 
 

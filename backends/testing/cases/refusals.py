@@ -27,7 +27,7 @@ BAD = "bad"
 """The ``user_id`` of rows that a poisoned ``FaultySink`` refuses."""
 MONEY = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "reasoning_tokens", "cost")
 MAX_STATEMENTS = 64
-ROWS = 400
+ROWS = 200
 """Of a regime."""
 
 

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from ...registry import sinks
 from ...sink import Capabilities, SinkOptions
-from .base import SinkCases, reader_of
+from .base import SinkCases, auditor_of, reader_of
 
 
 class ShapeCases(SinkCases):
@@ -41,3 +41,9 @@ class ShapeCases(SinkCases):
             reader = reader_of(sink)
 
         assert (reader is not None) == self.capabilities.reads_usage
+
+    async def test_the_audit_side_is_as_declared(self) -> None:
+        async with self.open() as sink:
+            auditor = auditor_of(sink)
+
+        assert (auditor is not None) == self.capabilities.audits_usage

@@ -1,0 +1,227 @@
+"""Files of spools and dead letters as somebody else than their owner reads them: nothing changes."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from zlib import crc32
+
+import pytest
+from uuid_utils.compat import uuid7
+
+from backends.codec import to_json
+from backends.ranges import Ranges
+from backends.record import Batch
+from backends.spool.reading import read_letters, read_spools, spooled_rows
+from backends.spool.store import Changes, SpoolStore
+from backends.testing import MOMENT, make_records
+
+BOOT = uuid7()
+
+
+def numbered(count):
+    return tuple(replace(row, boot_id=BOOT, seq=n) for n, row in enumerate(make_records(count), 1))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "spool" / "instance-1"
+    folder.mkdir(parents=True)
+    return folder
+
+
+@contextmanager
+def store_in(folder):
+    with closing(SpoolStore(folder / "spool.db", "normal")) as store:
+        yield store
+
+
+@contextmanager
+def held(folder):
+    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
+def only(reports):
+    (report,) = reports
+    return report
+
+
+def bytes_in(folder):
+    """Every file with its content; of the log's index, which is no data, only that it is there."""
+    return {path.name: path.name.endswith("-shm") or path.read_bytes() for path in folder.iterdir()}
+
+
+KILLED = """
+import json, os, signal, sys
+from pathlib import Path
+from backends.codec import from_json
+from backends.spool.store import Changes, SpoolStore
+store = SpoolStore(Path(sys.argv[1]), "normal")
+store.apply(Changes(rows=[from_json(json.loads(line)) for line in sys.stdin]))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def killed_with(folder, count):
+    """A process spooled rows and was killed: what SQLite leaves behind then."""
+    lines = "".join(f"{json.dumps(to_json(row))}\n" for row in numbered(count))
+    command = (sys.executable, "-c", KILLED, str(folder / "spool.db"))
+    subprocess.run(command, input=lines, text=True, timeout=60)
+
+
+def test_where_nothing_is_there_is_nothing_to_report(tmp_path):
+    assert read_spools(tmp_path / "none") == ()
+    assert read_letters(tmp_path / "none") == ()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_beside_its_owner_everything_is_seen_and_stays_as_it_is(folder):
+    rows = numbered(6)
+    intent = replace(make_records(1)[0], timestamp=MOMENT.replace(year=2020))
+    with store_in(folder) as store, held(folder):
+        (folder / "owner").write_text(f"{BOOT}\n")
+        store.apply(Changes(rows=list(rows[:2]), batches=[Batch.of(rows[2:5]), Batch.of(rows[5:])]))
+        store.apply(Changes(intents=[intent]))
+        before = bytes_in(folder)
+
+        report = only(read_spools(folder.parent))
+
+        assert bytes_in(folder) == before
+        assert (report.rows, report.intents, report.batches, report.damaged) == (6, 1, 2, 0)
+        assert (report.is_owned, report.owner, report.trouble) == (True, BOOT, None)
+        assert report.numbers == {BOOT: Ranges.of(range(1, 7))}
+        assert report.oldest_at == intent.timestamp
+        assert report.bytes > 0
+        assert {row.id for row in spooled_rows(folder)} == {row.id for row in rows}
+        store.apply(Changes(dropped_rows=[row.id for row in rows]))  # the owner noticed nothing
+    assert only(read_spools(folder.parent)).rows == 0
+
+
+def test_after_a_clean_end_nothing_is_made(folder):
+    with store_in(folder) as store:
+        store.apply(Changes(rows=list(numbered(3))))
+    before = bytes_in(folder)
+
+    report = only(read_spools(folder.parent))
+
+    assert bytes_in(folder) == before
+    assert (report.rows, report.is_owned, report.owner) == (3, False, None)
+
+
+def test_after_a_kill_the_log_is_read_and_left_as_it_is(folder):
+    killed_with(folder, 4)
+    before = bytes_in(folder)
+    assert "spool.db-wal" in before
+
+    report = only(read_spools(folder.parent))
+
+    assert bytes_in(folder) == before
+    assert (report.rows, report.trouble) == (4, None)
+
+
+def test_a_log_without_its_index_is_read_elsewhere(folder, tmp_path):
+    killed_with(folder, 4)
+    (folder / "spool.db-shm").unlink()
+    before = bytes_in(folder)
+
+    report = only(read_spools(folder.parent))
+
+    assert bytes_in(folder) == before
+    assert (report.rows, report.trouble) == (4, None)
+
+
+def test_a_file_that_is_being_made_has_no_rows_yet(folder):
+    (folder / "spool.db").touch()
+
+    report = only(read_spools(folder.parent))
+
+    assert (report.rows, report.trouble) == (0, None)
+
+
+@pytest.mark.parametrize("content", [b"Dear friend, " * 1000, b"SQLite format 3\0" + b"x" * 5000])
+def test_a_file_that_is_none_is_told_not_raised(folder, content):
+    (folder / "spool.db").write_bytes(content)
+
+    report = only(read_spools(folder.parent))
+
+    assert report.trouble and report.rows == 0
+    assert bytes_in(folder) == {"spool.db": content}
+
+
+def test_rows_that_fail_their_checksum_are_counted_apart(folder):
+    with store_in(folder) as store:
+        store.apply(Changes(rows=list(numbered(3))))
+    with closing(sqlite3.connect(folder / "spool.db", isolation_level=None)) as connection:
+        connection.execute("UPDATE rows SET crc = crc + 1 WHERE rowid = 2")
+
+    report = only(read_spools(folder.parent))
+
+    assert (report.rows, report.damaged) == (2, 1)
+    assert report.numbers == {BOOT: Ranges.of([1, 3])}
+
+
+def test_files_that_were_set_aside_are_named(folder):
+    for name in ("spool.db.corrupt-17", "spool.db.corrupt-17-wal"):
+        (folder / name).write_bytes(b"x")
+
+    assert [path.name for path in only(read_spools(folder.parent)).corrupt] == ["spool.db.corrupt-17"]
+
+
+def test_every_instance_has_a_report_of_its_own(folder):
+    with store_in(folder) as store:
+        store.apply(Changes(rows=list(numbered(3))))
+    shutil.copytree(folder, folder.with_name("instance-2"))
+    (folder.parent / "letters").mkdir()
+
+    assert [(each.folder.name, each.rows) for each in read_spools(folder.parent)] == [
+        ("instance-1", 3),
+        ("instance-2", 3),
+    ]
+
+
+# --- letters
+
+LETTERS = """
+CREATE TABLE letters (
+    number INTEGER PRIMARY KEY, row_id TEXT NOT NULL UNIQUE, boot_id TEXT, seq INTEGER NOT NULL,
+    sink TEXT NOT NULL, code TEXT NOT NULL, message TEXT NOT NULL, attempts INTEGER NOT NULL,
+    at TEXT NOT NULL, body BLOB NOT NULL, crc INTEGER NOT NULL
+) STRICT;
+CREATE TABLE boots (
+    boot_id TEXT PRIMARY KEY, started_at TEXT NOT NULL, closed_at TEXT, last_seq INTEGER,
+    abandoned TEXT NOT NULL
+) STRICT;
+"""
+
+
+def test_letters_are_read_and_the_boots_beside_them(folder):
+    with closing(sqlite3.connect(folder / "letters.db", isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.executescript(LETTERS)
+        for row in numbered(2):
+            body = json.dumps(to_json(row)).encode()
+            values = (str(row.id), str(BOOT), row.seq, "sqlite", "x", "", 1, "", body, crc32(body))
+            connection.execute(
+                "INSERT INTO letters (row_id, boot_id, seq, sink, code, message, attempts, at, body, crc)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                values,
+            )
+        moment = "2026-01-02T03:04:05.000000Z"
+        connection.execute("INSERT INTO boots VALUES (?, ?, ?, 9, '3-4')", (str(BOOT), moment, moment))
+
+    report = only(read_letters(folder.parent))
+
+    assert (report.rows, report.numbers, report.trouble) == (2, {BOOT: Ranges.of([1, 2])}, None)
+    assert [(boot.id, boot.last_seq, boot.abandoned) for boot in report.boots] == [(BOOT, 9, "3-4")]
