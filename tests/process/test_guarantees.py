@@ -140,6 +140,17 @@ async def test_single_refuses_calls_while_the_sink_is_down(durable, serve, secti
         await gateway.stop()
 
 
+async def plain_call(gateway) -> tuple[int, str, bool]:
+    """Status, code, and whether a row was promised."""
+    async with gateway.chat(name="plain") as answer:
+        return answer.status, (await answer.json())["error"]["code"], "x-usage-id" in answer.headers
+
+
+async def stream_call(gateway) -> tuple[int, str | None]:
+    outcome: tuple[int, str | None] = await gateway.outcome(gateway.chat(name="stream", stream=True))
+    return outcome
+
+
 @pytest.mark.parametrize("spool_mode", ["off", "spill"])
 @cells("single", other="single")
 async def test_sink_that_fails_within_the_call(durable, serve, sections, spool, mode, spool_mode) -> None:
@@ -147,11 +158,9 @@ async def test_sink_that_fails_within_the_call(durable, serve, sections, spool, 
     async with serve(**own, shutdown=HASTY) as gateway:
         await known(gateway)
         async with durable.down():
-            async with gateway.chat(name="plain") as answer:
-                assert answer.status == 503
-                assert "x-usage-id" not in answer.headers
-            status, code = await gateway.outcome(gateway.chat(name="stream", stream=True))
-            assert (status, code) == (200, "usage_not_durable")
+            plain, stream = await asyncio.gather(plain_call(gateway), stream_call(gateway))
+            assert plain == (503, "usage_not_durable", False)
+            assert stream == (200, "usage_not_durable")
             assert await gateway.stop() == (3 if spool_mode == "off" else 0)
         kept = "abandoned" if spool_mode == "off" else "spooled"
         assert gateway.report[kept] == 2
