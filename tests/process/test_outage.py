@@ -14,7 +14,7 @@ import pytest
 
 pytestmark = pytest.mark.timeout(900)  # the first run on a machine installs the servers
 
-OUTAGE_S = float(os.environ.get("TALLYGATE_SOAK_S", "15"))
+OUTAGE_S = float(os.environ.get("TALLYGATE_SOAK_S", "10"))
 RATE = 100.0
 SAMPLES = 10
 FLAT = 1.25
