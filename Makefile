@@ -1,7 +1,7 @@
 # The front door. Every target works on a bare machine: make and a Python from 3.11 on is all it takes.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test lint bench clean
+.PHONY: help demo run test lint bench chaos clean
 
 BIN := .venv/bin
 # The first Python that can build an environment; name another one with `make test PYTHON=...`.
@@ -40,8 +40,13 @@ bench: .venv/.installed-dev ## rows and calls per second on this machine
 	@$(BIN)/python load/bench_sinks.py
 	@$(BIN)/python load/bench_spool.py
 
+# Parts, minutes, sinks, seed: TALLYGATE_CHAOS_PARTS, _MINUTES, _SINKS, _SEED; TALLYGATE_KILLS; TALLYGATE_OUTAGE_S.
+chaos: .venv/.installed-dev ## gateways killed, cut off and filled up on every sink, for many minutes
+	@cd tests && ../$(BIN)/python -m servers.mongo >/dev/null
+	@$(BIN)/python load/chaos.py
+
 clean: ## remove what the other targets made
-	rm -rf .venv .tox .demo .run .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist reports *.egg-info
+	rm -rf .venv .tox .chaos .demo .run .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist reports *.egg-info
 
 .venv/.installed: setup.cfg pyproject.toml
 	@$(PYTHON) -c '$(CAN_BUILD)' 2>/dev/null || { echo "Tallygate needs Python 3.11 or newer with its\

@@ -20,7 +20,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 QUICKSTART = ROOT / "config" / "quickstart.yml"
 START_S = 30.0
-MAX_LINE_BYTES = 1024 * 1024
+MAX_LINE_BYTES = 4 * 1024 * 1024
 TAIL_LINES = 20
 LAST_WORDS_S = 5.0
 """How long a killed child's pipes are read on: a program it started may still hold them open."""
@@ -60,10 +60,24 @@ class Child:
             await asyncio.shield(self._listening)
             return await self._process.wait()
 
+    @property
+    def pid(self) -> int:
+        """The number of the process."""
+        return self._process.pid
+
     def stop(self) -> None:
         """SIGTERM, to the program alone: what it started is its own to stop."""
+        self.send(signal.SIGTERM)
+
+    def send(self, number: signal.Signals) -> None:
+        """A signal, to the program alone."""
         with suppress(ProcessLookupError):
-            self._process.send_signal(signal.SIGTERM)
+            self._process.send_signal(number)
+
+    def tell(self, line: str) -> None:
+        """Write a line to its stdin."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{line}\n".encode())
 
     async def kill(self) -> None:
         """The end of the program and of all it started, which share its session."""
@@ -100,7 +114,7 @@ async def child(name: str, *command: str, env: Mapping[str, str], folder: Path) 
     """
     process = await asyncio.create_subprocess_exec(
         *command,
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env={**env, "PYTHONUNBUFFERED": "1"},

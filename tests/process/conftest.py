@@ -27,7 +27,11 @@ from uuid import UUID, uuid4
 import aiohttp
 import pytest
 import yaml
+from process.durable import disk_full, durable, servers, sink_name
+from process.oracle import oracle, priced
 from servers.provider import HeldProvider
+
+__all__ = ["disk_full", "durable", "oracle", "priced", "servers", "sink_name"]
 
 PROVIDER = Path(__file__).parents[2] / "load" / "fake_provider.py"
 MASTER_KEY = "tg-master-that-no-log-may-hold"
@@ -168,6 +172,12 @@ class Gateway:
         """A plain call that goes well; the id it was promised."""
         async with self.chat(**fake) as response:
             assert response.status == 200, await response.text()
+            await response.read()
+            return self.promised(response)
+
+    async def answered_as(self, name: str) -> UUID:
+        """A plain call with this at the end of its request id; the id it was promised."""
+        async with self.chat(name=name) as response:
             await response.read()
             return self.promised(response)
 
@@ -356,6 +366,47 @@ def serve_unready(
         return running(sys.executable, "-m", "gateway", *command, cwd=tmp_path, env=environment)
 
     return started
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Callable[..., AbstractAsyncContextManager[Process]]:
+    """``async with start(*command) as process``: any program."""
+
+    def started(*command: str) -> AbstractAsyncContextManager[Process]:
+        return running(*command, cwd=tmp_path, env=clean_environment())
+
+    return started
+
+
+@pytest.fixture
+def master_key() -> str:
+    """What the gateways of ``serve`` are called with."""
+    return MASTER_KEY
+
+
+@pytest.fixture
+def crashing(
+    serve_unready: Callable[..., AbstractAsyncContextManager[Process]],
+    gateway_of: Callable[[Process], AbstractAsyncContextManager[Gateway]],
+) -> Serve:
+    """As ``serve``, for a gateway that will not live to be judged."""
+
+    @asynccontextmanager
+    async def started(**sections: Any) -> AsyncIterator[Gateway]:
+        async with serve_unready(**sections) as process, gateway_of(process) as gateway:
+            yield gateway
+
+    return started
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """``spool(mode)``: the section, for a folder that outlives each process."""
+
+    def section(mode: str, **more: Any) -> dict[str, Any]:
+        return {"mode": mode, "path": str(tmp_path / "data" / "spool"), **more}
+
+    return section
 
 
 @pytest.fixture

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
+import sqlite3
+from contextlib import AsyncExitStack, closing
 from textwrap import dedent
 
 import pytest
@@ -12,7 +13,7 @@ PREAMBLE = """
     from contextlib import AsyncExitStack
     from pathlib import Path
     import uvloop
-    from backends import BatchingOptions, BatchLogWriter, DeadLetterFile, Place, sinks
+    from backends import BatchingOptions, BatchLogWriter, DeadLetterFile, Place, Spool, SpoolOptions, sinks
     from backends.testing import make_record
     from gateway.logging_setup import set_up_logging
 
@@ -27,7 +28,9 @@ PREAMBLE = """
 
     def build(sink, **given):
         letters = DeadLetterFile(FOLDER / "dead")
-        return BatchLogWriter(sink, options(type(sink), **given), sink_name="sqlite", dead_letters=letters)
+        spool = Spool(SpoolOptions(path=FOLDER / "spool")) if "spool" in sys.argv else None
+        own = {"sink_name": "sqlite", "dead_letters": letters, "spool": spool}
+        return BatchLogWriter(sink, options(type(sink), **given), **own)
 
     def opened(seconds):
         sink_class = sinks.load("sqlite")
@@ -92,7 +95,7 @@ OFFERED = 10_000
 """Of 13 KiB each, the most that the columns' bounds allow: four times what the bound lets in."""
 
 
-@pytest.mark.parametrize(
+FORGOTTEN_WHEN = pytest.mark.parametrize(
     ("loop", "linger_s", "flying", "stops"),
     [
         pytest.param("asyncio.new_event_loop", 3600, 0, False, id="queued"),
@@ -101,6 +104,9 @@ OFFERED = 10_000
         pytest.param("uvloop.new_event_loop", 0, 1, False, id="in_flight_uvloop"),
     ],
 )
+
+
+@FORGOTTEN_WHEN
 async def test_41_loop_closed_without_stop(script, locked, tmp_path, loop, linger_s, flying, stops) -> None:
     constants = f"\nLOOP = {loop}\nLINGER_S = {linger_s}\nFLYING = {flying}\nSTOPS = {stops}\n"
     program = dedent(PREAMBLE) + constants + dedent(FORGOTTEN)
@@ -113,6 +119,27 @@ async def test_41_loop_closed_without_stop(script, locked, tmp_path, loop, linge
     assert sorted(named) == sorted(given)
     (end,) = process.all_of("end")
     assert (end["state"], end["accepted"], end["abandoned"], end["unaccounted"]) == ("closed", 50, 50, 0)
+    text = "\n".join(process.text)
+    for complaint in ("never awaited", "was destroyed", "never retrieved", "Traceback", "Warning"):
+        assert complaint not in text, text
+
+
+@FORGOTTEN_WHEN
+async def test_41_loop_closed_without_stop_leaves_the_rows_in_the_spool(
+    script, locked, tmp_path, loop, linger_s, flying, stops
+) -> None:
+    constants = f"\nLOOP = {loop}\nLINGER_S = {linger_s}\nFLYING = {flying}\nSTOPS = {stops}\n"
+    program = dedent(PREAMBLE) + constants + dedent(FORGOTTEN)
+    with locked(tmp_path / "usage.db"):
+        async with script(program, str(tmp_path), "spool") as process:
+            assert await process.exit_status() == 0, process
+
+    given = [line["id"] for line in process.all_of("given")]
+    (end,) = process.all_of("end")
+    assert (end["state"], end["accepted"], end["spooled"], end["unaccounted"]) == ("closed", 50, 50, 0)
+    with closing(sqlite3.connect(tmp_path / "spool" / "instance-1" / "spool.db")) as connection:
+        kept = [row_id for (row_id,) in connection.execute("SELECT row_id FROM rows")]
+    assert sorted(kept) == sorted(given)
     text = "\n".join(process.text)
     for complaint in ("never awaited", "was destroyed", "never retrieved", "Traceback", "Warning"):
         assert complaint not in text, text
