@@ -73,5 +73,6 @@ def in_daemon_thread(function: Callable[[], object]) -> Awaitable[None]:
         except BaseException as error:
             future.set_exception(error)
 
+    future.set_running_or_notify_cancel()  # whoever waits may give up; the thread's end is then nobody's
     Thread(target=run, name="driver-close", daemon=True).start()
     return asyncio.wrap_future(future)

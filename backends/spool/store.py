@@ -123,6 +123,7 @@ class SpoolStore:
             for batch in changes.batches:
                 execute(_SQL["keep_batch"], (str(batch.id),))
                 many(_SQL["keep_row"], _batch_rows(batch))
+                many(_SQL["drop_intent"], ((str(row.id),) for row in batch.rows))  # of a call not journalled
             many(_SQL["drop_intent"], ((str(row_id),) for row_id in changes.dropped_intents))
             self._drop(changes.dropped_rows)
         if changes.dropped_rows:
@@ -196,7 +197,7 @@ class SpoolStore:
         found = self._connection.execute(_SQL["all_intents"]).fetchall()
         intents = [row for _, body, crc in found if (row := _read(body, crc)) is not None]
         ended = [replace(row, status="cancelled", end_reason="crash") for row in intents]
-        keep, drop = _SQL["keep_row"], _SQL["drop_intent"]
+        keep, drop = _SQL["keep_new_row"], _SQL["drop_intent"]  # a row says more than its intent
         self._connection.executemany(keep, ((str(row.id), None, 0, *_body(row)) for row in ended))
         self._connection.executemany(drop, ((str(row.id),) for row in ended))
 

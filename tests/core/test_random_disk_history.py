@@ -43,6 +43,7 @@ class RandomDiskHistory(RandomHistory):
         self.box = LetterBox()
         self.records: dict[UUID, UsageRecord] = {}
         self.promised: set[UUID] = set()
+        self.answered: set[UUID] = set()
         self.may_be_lost: set[UUID] = set()
         self.is_failing = False
         self.deaths = 0
@@ -129,6 +130,7 @@ class RandomDiskHistory(RandomHistory):
             return
         if self.is_single or (self.mode == "write_ahead" and was_well and self.is_well()):
             self.promised.add(place.id)
+            self.answered.add(place.id)
 
     def is_well(self) -> bool:
         is_open = self.rig.writer.stats().state in ("running", "draining")
@@ -260,6 +262,7 @@ class RandomDiskHistory(RandomHistory):
         given = sanitise(self.records[row.id])
         is_crash = row.end_reason == "crash"
         assert row.boot_id is not None and row.seq > 0
+        assert not (is_crash and given.end_reason != "crash" and row.id in self.answered), "an answer is lost"
         assert is_crash or row.status == given.status
         assert is_crash or (row.cost, row.prompt_tokens) == (given.cost, given.prompt_tokens)
 
