@@ -22,7 +22,7 @@ SERVERS = SINKS[2:]
 
 CORE = ("core",)
 PROCESS = ("process",)
-LATER = "later: needs the spool"
+EACH_DURABLE = "processes of their own, on each durable sink in turn"
 ONLY_SERVERS = "no server, no wire: the same fault is a wrapper (18, 19) or another process (43, 44)"
 ONLY_CLICKHOUSE = "only ClickHouse's window forgets a batch"
 MONGO_REAL = "needs a real mongod: runs when MONGO_URL is given"
@@ -59,7 +59,7 @@ CASES = (
     Case(17, "start_with_sink_down", (*CORE, *SINKS[1:]), "memory is never down"),
     Case(18, "fails_n_then_recovers", (*CORE, *SINKS)),
     Case(19, "ack_lost_after_commit", (*CORE, *SINKS)),
-    Case(20, "commit_unknown_then_deadline", (), LATER),
+    Case(20, "commit_unknown_then_deadline", (*CORE, *SINKS)),
     Case(21, "reset_mid_request", SERVERS, ONLY_SERVERS, also=("fails_is_given_up_in_time",)),
     Case(22, "server_sigkilled_and_restarted", SERVERS, ONLY_SERVERS),
     Case(23, "server_frozen_and_thawed", SERVERS, ONLY_SERVERS),
@@ -92,23 +92,15 @@ CASES = (
     Case(45, "stream_client_disconnect", PROCESS, "a process of its own, on sqlite"),
     Case(46, "handler_outlives_shutdown_timeout", PROCESS, "a process of its own, on sqlite"),
     Case(47, "pump_finishes_after_http_drain", PROCESS, "a process of its own, on sqlite"),
-    *(
-        Case(number, name, (), LATER)
-        for number, name in ((48, "kill9_write_ahead"), (49, "kill9_spill_only"))
-    ),
-    *(
-        Case(number, name, (), LATER)
-        for number, name in ((50, "crash_during_redelivery"), (51, "spool_corrupt"))
-    ),
-    *(
-        Case(number, name, (), LATER)
-        for number, name in ((52, "disk_full_spool"), (53, "spool_locked_by_other"))
-    ),
-    Case(
-        54, "multi_worker", PROCESS, "a process of its own, on sqlite; adopting a spool comes with the spool"
-    ),
+    Case(48, "kill9_write_ahead", (*CORE, *PROCESS), EACH_DURABLE),
+    Case(49, "kill9_spill_only", PROCESS, EACH_DURABLE),
+    Case(50, "crash_during_redelivery", (*CORE, *SINKS, *PROCESS)),
+    Case(51, "spool_corrupt", CORE, "the disk is the same whatever the sink"),
+    Case(52, "disk_full_spool", (*CORE, *PROCESS), EACH_DURABLE),
+    Case(53, "spool_locked_by_other", PROCESS, EACH_DURABLE),
+    Case(54, "multi_worker", PROCESS, EACH_DURABLE),
     Case(55, "fork_after_start", (*CORE, *PROCESS)),
-    Case(56, "long_outage_soak", (), LATER),
+    Case(56, "long_outage_soak", PROCESS, EACH_DURABLE),
     Case(57, "random_history", CORE, also=("test_random_history",)),
 )
 

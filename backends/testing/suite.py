@@ -24,6 +24,7 @@ import pytest
 from .cases.audit import AuditCases
 from .cases.cancellation import CancellationCases
 from .cases.core import CoreCases
+from .cases.disk import DiskCases
 from .cases.errors import ErrorCases
 from .cases.idempotence import IdempotenceCases
 from .cases.lifecycle import LifecycleCases
@@ -46,6 +47,7 @@ class SinkConformance(
     LifecycleCases,
     ReadCases,
     CoreCases,
+    DiskCases,
     RefusalCases,
     SummaryCases,
     AuditCases,
