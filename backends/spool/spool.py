@@ -45,6 +45,7 @@ class Spool:
         self._now: Callable[[], float] = float
         self._fault = ""
         self._again_at = 0.0
+        self._is_closed = False
         self._busy_since: float | None = None
         self._skipped = 0
         self._skipped_at: float | None = None
@@ -130,6 +131,7 @@ class Spool:
         """Write what is pending, let go of file and folder."""
         if self._committing is not None:
             await asyncio.wait({self._committing}, timeout=CLOSE_S)
+        self._is_closed = True
         closing = asyncio.get_running_loop().run_in_executor(self._thread, self._disk.close)
         self._thread.shutdown(wait=False)
         await asyncio.wait({closing}, timeout=CLOSE_S)
@@ -235,8 +237,8 @@ class Spool:
 
     async def _run(self, job: Callable[[], Answer], *, proves: bool = True) -> Answer:
         """``proves``: success means that the disk is well."""
-        if self._fault and self._now() < self._again_at:
-            raise SpoolUnavailable(self._fault)
+        if self._is_closed or (self._fault and self._now() < self._again_at):
+            raise SpoolUnavailable(self._fault or "closed")
         self._busy_since = self._busy_since or self._now()
         loop = asyncio.get_running_loop()
         try:

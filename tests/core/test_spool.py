@@ -10,16 +10,26 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from backends import BatchLogWriter, Place, SingleLogWriter
-from backends.errors import NotDurable, SinkRetryable
+from backends.errors import NotDurable, SinkRetryable, SpoolUnavailable
 from backends.memory import MemoryDatabase, MemorySink
 from backends.sink import Committed
 from backends.spool import Spool, SpoolOptions
 from backends.spool.store import Changes, SpoolStore
-from backends.testing import Deliver, FaultySink, fail, fatal, lose_ack, make_record, virtual_clock
+from backends.testing import (
+    Deliver,
+    FaultySink,
+    fail,
+    fatal,
+    lose_ack,
+    make_batch,
+    make_record,
+    virtual_clock,
+)
 from backends.testing.rig import LetterBox, Rig, build_writer, until
 from backends.write_ahead import WriteAheadLogWriter
 
@@ -440,6 +450,16 @@ async def test_rows_that_no_sink_took_for_too_long_go_to_the_dead_letters(tmp_pa
         rig.sink.heal()
         await until(lambda: rig.writer.stats().counts.committed == 1)
         assert await rig.stored() == [young]
+
+
+@virtual_clock
+async def test_what_comes_after_the_spool_was_closed_fails_and_is_heard(tmp_path: Path) -> None:
+    spool = Spool(SpoolOptions(path=tmp_path, min_free_bytes=0))
+    await spool.open(uuid4())
+    await spool.close()
+
+    with pytest.raises(SpoolUnavailable, match="closed"):
+        await spool.keep(make_batch(1))
 
 
 async def left_behind(folder: Path, count: int) -> Path:
