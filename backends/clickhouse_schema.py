@@ -89,7 +89,7 @@ class Schema:
                 "table": f"`{self.table}`",
                 "view": f"`{self.view}`",
                 "on_cluster": f"ON CLUSTER '{self.cluster}'" if self.cluster else "",
-                "engine": kind,
+                "engine": f"{kind}(is_whole)",
                 "boots_engine": f"{kind}(is_closed)",
                 "version": SCHEMA_VERSION,
                 "days": self.retention_days,

@@ -63,6 +63,10 @@ class Disk(Protocol):
         """These rows are safe elsewhere."""
         ...
 
+    def holds_any(self, rows: Iterable[UUID]) -> bool:
+        """Whether it has, or may have, any of these rows beside us."""
+        ...
+
 
 class Dispatcher:
     """The plan of one writer. ``give_up_after_s`` (None: never) abandons a batch that fails for so long."""
@@ -77,7 +81,6 @@ class Dispatcher:
         backoff: Backoff,
         give_up_after_s: float | None = None,
         disk: Disk | None = None,
-        journals: bool = False,
     ) -> None:
         self.breaker = Breaker(backoff)
         self.flush_to = 0
@@ -92,7 +95,6 @@ class Dispatcher:
         self._backoff = backoff
         self._give_up_after_s = give_up_after_s
         self._disk = disk
-        self._journals = journals
         self._waiting: list[Job] = []
         self._draining = False
         self._last_chance = False
@@ -271,7 +273,7 @@ class Dispatcher:
             self._dead_letters.add(letters)
         except DeadLettersUnavailable as error:
             self.degraded["dead_letters_full"] = str(error)
-            return self._wait(job, now)
+            return self._wait(job, now) if self._ledger.home(batch) is None else self._go_home(batch, now)
         self.degraded.pop("dead_letters_full", None)
         self._forget(batch)
         self._ledger.dead_letter(batch)
@@ -321,8 +323,9 @@ class Dispatcher:
 
     def _forget(self, batch: Batch) -> None:
         """The spool need not keep these rows: to be told in the same step in which they are settled."""
-        if self._disk is not None and (self._journals or self._ledger.home(batch) == "spooled"):
-            self._disk.forget([row.id for row in batch.rows])
+        rows = [row.id for row in batch.rows]
+        if self._disk is not None and (self._ledger.home(batch) == "spooled" or self._disk.holds_any(rows)):
+            self._disk.forget(rows)
 
     def _wait(self, job: Job, now: float) -> None:
         job.attempts += 1

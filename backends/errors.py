@@ -31,7 +31,10 @@ class DeadLettersUnavailable(BackendsError):
 
 
 class SpoolUnavailable(BackendsError):
-    """The spool's disk is full, failing or gone; the rows stay where they are. May be tried again."""
+    """The spool's disk is full, failing or gone; the rows stay where they are. May be tried again.
+
+    What was to be written may be there all the same.
+    """
 
 
 class StrategyError(BackendsError):

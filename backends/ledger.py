@@ -113,11 +113,19 @@ class Ledger:
         return 5 * self.rows > 4 * self._max_rows or 5 * self.bytes > 4 * self._max_bytes
 
     @property
+    def is_crowded(self) -> bool:
+        """Whether memory is short and it is rows that fill it, a tenth at least: running calls alone do not,
+        for to put rows on a disk would not help them."""
+        return self.is_pressed and self._rows_fill(1 / 10)
+
+    @property
     def is_relaxed(self) -> bool:
-        """Whether more of a disk's rows may come: less than half of the room is taken by rows, whatever the
-        running calls have set aside, and those are not short of room."""
-        rows, size = self.rows - self.places, self._queue_bytes + self._flight_bytes
-        return 2 * rows < self._max_rows and 2 * size < self._max_bytes and not self.is_pressed
+        """Whether more of a disk's rows may come: rows fill less than half of the room."""
+        return not self._rows_fill(1 / 2) and not self.is_crowded
+
+    def _rows_fill(self, part: float) -> bool:
+        rows, size = len(self._queue) + self._in_flight, self._queue_bytes + self._flight_bytes
+        return rows >= part * self._max_rows or size >= part * self._max_bytes
 
     def admit(self) -> bool:
         """Give a place for one row, if there is room for it."""
@@ -234,6 +242,8 @@ class Ledger:
         """
         entries = self._land(batch)
         known = min(max(duplicates, 0), len(entries))
+        if 0 < known < len(entries):  # a call that a crash ended is the likeliest to have its row already
+            entries = tuple(sorted(entries, key=lambda entry: entry.row.end_reason != "crash"))
         self._settle("committed", entries[known:])
         self._settle("duplicates", entries[:known])
 

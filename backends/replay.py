@@ -76,6 +76,7 @@ class Replay:
     def send(self, now: float) -> bool:
         """Put the next marked rows in flight; whether there are any."""
         batch = self._letters.marked()
+        self._ledger.recover(len(self._letters.take_found()), "dead_lettered")
         if batch is None:
             self._look_at = now + LOOK_EVERY_S
             return False

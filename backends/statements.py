@@ -25,3 +25,8 @@ def statements(file: str) -> MappingProxyType[str, str]:
 
 def _bare(statement: str) -> str:
     return statement.strip().removesuffix(";")
+
+
+def as_text(text: bytes) -> str:
+    """Bytes that have been damaged are still an answer."""
+    return text.decode("utf-8", "replace")

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from .admission import Intent, Place, Receipt, Refused
 from .record import UsageRecord
+from .sanitise import sanitise
 from .writer import BatchLogWriter
 
 JOURNAL_S = 1.0
@@ -21,16 +22,14 @@ JOURNAL_S = 1.0
 class WriteAheadLogWriter(BatchLogWriter):
     """Needs a spool. See ``LogWriter``."""
 
-    journals = True
-
     async def reserve(self, row_id: UUID | None = None, intent: Intent | None = None) -> Place | Refused:
         """See ``LogWriter.reserve``; waits for the group commit of ``intent``."""
         place = await super().reserve(row_id)
         if intent is None or isinstance(place, Refused) or self._spool is None:
             return place
-        written = self._spool.intend(replace(intent(), id=place.id, boot_id=None, seq=0))
         try:
-            await self._written(written)
+            row = replace(sanitise(intent()), id=place.id, boot_id=None, seq=0)
+            await self._written(self._spool.intend(row))
         except BaseException:
             place.release()
             raise

@@ -58,8 +58,6 @@ class BatchLogWriter:
     """
 
     strategy: Literal["batch", "single"] = "batch"
-    journals = False
-    """Whether every row is on the disk from its call on, until the sink has it."""
 
     def __init__(
         self,
@@ -96,7 +94,6 @@ class BatchLogWriter:
             backoff=backoff,
             give_up_after_s=give_up_after_s,
             disk=spool,
-            journals=self.journals,
         )
         self._delivery = Delivery(
             sink, sink_name, self._dispatcher, options, self._pulse, self._observer, self._on_death
@@ -256,9 +253,16 @@ class BatchLogWriter:
         if bucket in ("committed", "duplicates"):
             now = self._now()
             self._observer.durable([now - entry.accepted_at for entry in entries])
+            if bucket == "duplicates":
+                self._boots.give_up(self._late_numbers(entries))
         elif bucket == "abandoned":
             self._name(entries)
         self._admission.let_in()
+
+    def _late_numbers(self, entries: Sequence[Entry]) -> list[int]:
+        """Numbers that crashed calls were given here, though the sink had their rows: they are nobody's."""
+        rows = (entry.row for entry in entries)
+        return [row.seq for row in rows if row.end_reason == "crash" and row.boot_id == self.boot_id]
 
     def _name(self, entries: Sequence[Entry]) -> None:
         ids = [entry.row.id for entry in entries]
@@ -319,6 +323,7 @@ class BatchLogWriter:
         self._dispatcher.close()
         self._account_for_the_rest()
         if self._state != "new":
+            self._boots.give_up(self._traffic.unused_numbers() if self._traffic is not None else ())
             self._boots.keep(self._ledger.last_seq)
         self._state = "closed"
         self._admission.dismiss()
@@ -341,7 +346,7 @@ class BatchLogWriter:
         self._ledger.abandon_all()
 
     def _open_traffic(self, spool: Spool) -> SpoolTraffic:
-        is_early = self._on_full == "spill"
+        is_early = self._on_full == "spill" and self.strategy == "batch"  # else a call waits for the sink
         return SpoolTraffic(
             spool,
             self._ledger,

@@ -27,6 +27,10 @@ DEFAULT_MAX_BYTES = 256 * 1024 * 1024
 FILE_NAME = "letters.db"
 REPLAY_ROWS = 500
 ADOPTED_AT_ONCE = 500
+ADOPTED_AT_MOST = 2000
+"""Of one file at one look: the event loop stands still meanwhile. The rest comes at the next."""
+PATIENCE_S = 0.05
+"""Likewise, for somebody else's transaction."""
 Answer = TypeVar("Answer")
 
 
@@ -40,18 +44,22 @@ class DeadLetterFile:
         self._folder: SpoolFolder | None = None
         self._store: LetterStore | None = None
         self._is_read = False
+        self._owner: UUID | None = None
         self._found: set[UUID] = set()
         self._removed: set[UUID] = set()
 
     def open(self, owner: UUID | None = None) -> frozenset[UUID]:
         """See ``DeadLetters.open``."""
-        if owner is not None:
-            self._try(lambda store: store.sign(owner), None)
+        self._owner = owner
         return self.adopt()
 
     def adopt(self) -> frozenset[UUID]:
         """See ``DeadLetters.adopt``."""
         self._try(self._adopt, None)
+        return self.take_found()
+
+    def take_found(self) -> frozenset[UUID]:
+        """See ``DeadLetters.take_found``."""
         found, self._found = frozenset(self._found), set()
         return found
 
@@ -111,7 +119,7 @@ class DeadLetterFile:
         orphan, count = self._opened(folder.path / FILE_NAME), 0
         try:
             is_empty = False
-            while not is_empty:
+            while not is_empty and count < ADOPTED_AT_MOST:
                 rows, new = store.take_from(orphan, ADOPTED_AT_ONCE, self._max_bytes)
                 self._found |= new
                 count += rows
@@ -160,17 +168,24 @@ class DeadLetterFile:
             if self._folder is None:
                 self._folder = claim(self.root)
             self._store = self._opened(self._folder.path / FILE_NAME)
-        if not self._is_read:
-            self._found |= self._store.row_ids()
-            self._is_read = True
+            self._read(self._store)
         return self._store
+
+    def _read(self, store: LetterStore) -> None:
+        """Once: what is in a file that we have signed is known."""
+        is_known = self._is_read if self._owner is None else store.owner() == self._owner
+        if not is_known:
+            self._found |= store.row_ids()
+            self._is_read = True
+        if self._owner is not None and not is_known:
+            store.sign(self._owner)
 
     def _opened(self, path: Path) -> LetterStore:
         """The file at ``path``, which is ours; a corrupt one is set aside and begun anew."""
         from .store import LetterStore
 
         try:
-            store = LetterStore(path)
+            store = LetterStore(path, patience_s=PATIENCE_S)
             try:
                 store.check()
             except BaseException:
@@ -179,7 +194,7 @@ class DeadLetterFile:
             return store
         except LettersCorrupt:
             _set_aside(path)
-            return LetterStore(path)
+            return LetterStore(path, patience_s=PATIENCE_S)
 
     def _close_store(self) -> None:
         if self._store is not None:
@@ -187,9 +202,10 @@ class DeadLetterFile:
             self._store = None
 
     def _blame(self, error: Exception) -> None:
-        """After trouble the file is read anew, never trusted."""
-        self._close_store()
+        """After trouble the file is read anew, never trusted, unless somebody else only had it."""
         reason = self._reason(error)
+        if not reason.endswith("SQLITE_BUSY"):
+            self._close_store()
         if self.trouble != reason:
             log.warning("dead_letters_ailing", extra={"why": reason})
         self.trouble = reason

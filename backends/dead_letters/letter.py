@@ -77,6 +77,10 @@ class DeadLetters(Protocol):
         the dead. Never raises: trouble is shown, the file is tried again; ``adopt`` tells what is found."""
         ...
 
+    def take_found(self) -> frozenset[UUID]:
+        """Rows of earlier runs that were found since this, ``open`` or ``adopt`` was last asked."""
+        ...
+
     def add(self, letters: Sequence[DeadLetter]) -> None:
         """Keep ``letters``; returning means on disk. All or none. A row that has a letter has no second one:
         its letter says the new reason, counts the attempts on and loses its mark.

@@ -20,7 +20,7 @@ from zlib import crc32
 from ..codec import from_json, timestamp_text, to_json
 from ..errors import DeadLettersUnavailable
 from ..record import Boot, UsageRecord
-from ..statements import statements
+from ..statements import as_text, statements
 from .letter import DeadLetter, KeptLetter, LettersCorrupt, LettersFull
 
 BUSY_S = 1.0
@@ -33,22 +33,29 @@ _SQL = statements("letters")
 class LetterStore:
     """The file at ``path``, made if there is none; with ``may_change`` false it is only read."""
 
-    def __init__(self, path: Path, *, may_change: bool = True) -> None:
+    def __init__(self, path: Path, *, may_change: bool = True, patience_s: float = BUSY_S) -> None:
         self.path = path
         with self._told():
             self._connection = sqlite3.connect(
                 f"{path.absolute().as_uri()}?mode={'rwc' if may_change else 'ro'}",
                 uri=True,
-                timeout=BUSY_S,
+                timeout=patience_s,
                 isolation_level=None,
                 check_same_thread=False,
             )
+            self._connection.text_factory = as_text
         self.close = weakref.finalize(self, self._connection.close)
         try:
             self._prepare(may_change)
         except BaseException:
             self.close()
             raise
+
+    def owner(self) -> UUID | None:
+        """Who signed last."""
+        with self._told():
+            found = self._connection.execute(_SQL["owner"]).fetchone()
+        return _uuid(found[0]) if found else None
 
     def sign(self, owner: UUID) -> None:
         """Write down whose file it is now: an audit tells running boots from dead ones by it."""
@@ -60,12 +67,14 @@ class LetterStore:
     def row_ids(self) -> set[UUID]:
         """The rows that have a letter."""
         with self._told():
-            return {UUID(row_id) for (row_id,) in self._connection.execute(_SQL["row_ids"])}
+            ids = [row_id for (row_id,) in self._connection.execute(_SQL["row_ids"])]
+        return {row_id for text in ids if (row_id := _uuid(text)) is not None}
 
     def row_ids_with(self, code: str) -> set[UUID]:
         """Those that were refused with ``code``."""
         with self._told():
-            return {UUID(row_id) for (row_id,) in self._connection.execute(_SQL["ids_with_code"], (code,))}
+            ids = [row_id for (row_id,) in self._connection.execute(_SQL["ids_with_code"], (code,))]
+        return {row_id for text in ids if (row_id := _uuid(text)) is not None}
 
     def letters(self) -> Iterator[KeptLetter]:
         """Every letter, the oldest first; those that come or go meanwhile may be among them."""
@@ -76,7 +85,7 @@ class LetterStore:
             if not page:
                 return
             number = page[-1][0]
-            yield from (_kept(values) for _, *values in page)
+            yield from (_kept(values) for _, *values in page if _uuid(values[0]) is not None)
 
     def add(self, letters: Sequence[DeadLetter], max_bytes: int) -> None:
         """Keep ``letters``, all or none, unless the file would then have more than ``max_bytes`` in use."""
@@ -147,7 +156,9 @@ class LetterStore:
             found = other._connection.execute(_SQL["oldest_letters"], (most,)).fetchall()
             boots = other._connection.execute(_SQL["boots"]).fetchall()
             with self._transaction():
-                new = {UUID(each[0]) for each in found if self._take(each)}
+                new = {
+                    row_id for each in found if self._take(each) and (row_id := _uuid(each[0])) is not None
+                }
                 self._many("mark", ((each[0],) for each in found if each[-1]))
                 self._many("keep_boot", boots)
                 self._heed(max_bytes)
@@ -221,6 +232,14 @@ class LetterStore:
             kind = LettersCorrupt if type(error) is sqlite3.DatabaseError else DeadLettersUnavailable
             name = getattr(error, "sqlite_errorname", type(error).__name__)
             raise kind(f"{self.path}: {name}") from error
+
+
+def _uuid(text: str) -> UUID | None:
+    """None for an id that was damaged; its letter stays where it is."""
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
 
 
 def _values(letter: DeadLetter) -> tuple[Any, ...]:

@@ -9,9 +9,8 @@ from __future__ import annotations
 import logging
 import shutil
 import sqlite3
-import time
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Generator
 from errno import ENOENT
 from pathlib import Path
 from typing import TypeVar
@@ -19,10 +18,11 @@ from uuid import UUID
 
 from ..errors import SpoolUnavailable
 from ..record import Batch
-from .folders import SpoolFolder, abandoned, claim
+from .folders import SpoolFolder, claim
+from .mending import open_or_mend
 from .options import SpoolOptions
-from .salvage import salvage
-from .store import Changes, SpoolCorrupt, SpoolStore
+from .orphans import adopt
+from .store import Changes, SpoolCorrupt, SpoolStore, reason
 
 log = logging.getLogger("backends.spool")
 
@@ -44,8 +44,8 @@ class SpoolDisk:
         self._lost: deque[int] = deque()
         self._folder: SpoolFolder | None = None
         self._store: SpoolStore | None = None
-        self._is_recovered = False
         self._cursor = 0
+        self._adopting: Generator[int, None, None] | None = None
 
     def take_found(self) -> int:
         """How many rows of earlier runs came into the file since this was last asked."""
@@ -60,20 +60,22 @@ class SpoolDisk:
     def attempt(self, job: Callable[[], Answer]) -> Answer:
         """Do ``job`` with the file open. Raises ``SpoolUnavailable``."""
         try:
+            if self._folder is not None and not self._folder.is_there():
+                self.close()  # somebody took it away: what we write into it is nowhere
             if self._store is None:
                 self._open()
             answer = job()
-            self._measure()
-            return answer
         except (sqlite3.Error, OSError, SpoolCorrupt) as error:
-            if not isinstance(error, sqlite3.OperationalError) or "IOERR" in reason(error):
-                self.close()  # it is read anew, never trusted
+            is_plain = isinstance(error, sqlite3.OperationalError) and "IOERR" not in reason(error)
+            if not is_plain:
+                self._let_go()  # it is read anew, never trusted
             raise SpoolUnavailable(reason(error)) from error
+        self._measure_what_is_there()
+        return answer
 
-    def open(self) -> None:
-        """Sign the file, and take over what the dead left."""
+    def sign(self) -> None:
+        """Write down whose file it is; a proof that it can be written."""
         self._opened.sign(self.owner)
-        self.adopt()
 
     def apply(self, changes: Changes, *, is_last: bool = False) -> None:
         """See ``SpoolStore.apply``. In a full file only room is made, unless this ``is_last``."""
@@ -99,21 +101,23 @@ class SpoolDisk:
         self._note_lost(self._opened)
         return found[1] if found else None
 
-    def adopt(self) -> None:
-        """Move what dead siblings left into our own file: first ours, then theirs goes. May be repeated."""
-        for folder in abandoned(self.options.path):
-            try:
-                self._take_over(folder)
-            except (sqlite3.Error, OSError) as error:
-                log.warning("spool_not_adopted", extra={"folder": str(folder.path), "why": reason(error)})
-            finally:
-                folder.release()
+    def adopt(self) -> bool:
+        """Move some of what dead siblings left into our own file: first ours, then theirs goes. Whether that
+        was all; to be repeated until it is, with other jobs between."""
+        if self._adopting is None:
+            self._adopting = adopt(self.options, self.except_for, lambda: self._safe, self._found.append)
+        for damaged in self._adopting:
+            self.damaged += damaged
+            return False
+        self._adopting = None
+        return True
 
     def close(self) -> None:
         """Let go of file and folder. May be repeated."""
-        if self._store is not None:
-            self._store.close()
-            self._store = None
+        self._let_go()
+        if self._adopting is not None:
+            self._adopting.close()
+            self._adopting = None
         if self._folder is not None:
             self._folder.release()
             self._folder = None
@@ -124,6 +128,13 @@ class SpoolDisk:
     def _opened(self) -> SpoolStore:
         assert self._store is not None, "only within `attempt`"
         return self._store
+
+    @property
+    def _safe(self) -> SpoolStore:
+        """Our file, into which others' rows may go: it is still where we made it."""
+        if self._folder is None or not self._folder.is_there():
+            raise FileNotFoundError(ENOENT, "the spool's folder is gone")
+        return self._opened
 
     def _open(self) -> None:
         if self._folder is None:
@@ -138,40 +149,18 @@ class SpoolDisk:
         self._measure()
 
     def _recover(self, store: SpoolStore) -> None:
-        """Once: what is in the file later is ours."""
-        if not self._is_recovered:
-            found = store.recover(self.except_for)
-            self._found.append(found.rows)
-            self.damaged += found.damaged
-            self._is_recovered = True
+        """Once: what is in a file that we have signed is ours, and known."""
+        if store.owner() == self.owner:
+            return
+        found = store.recover(self.except_for)
+        store.sign(self.owner)
+        self._found.append(found.rows)
+        self.damaged += found.damaged
 
     def _opened_or_mended(self, path: Path) -> SpoolStore:
-        try:
-            return SpoolStore(path, self.options.sync)
-        except SpoolCorrupt:
-            aside = _moved_aside(path)
-            store = SpoolStore(path, self.options.sync)
-        self.set_aside = aside
-        saved = salvage(aside, store)
-        log.error("spool_corrupt", extra={"set_aside": str(aside), "rows_saved": saved})
+        store, aside = open_or_mend(path, self.options.sync)
+        self.set_aside = aside or self.set_aside
         return store
-
-    def _take_over(self, folder: SpoolFolder) -> None:
-        orphan = self._opened_or_mended(folder.database)
-        rows = 0
-        try:
-            self.damaged += orphan.recover(self.except_for).damaged
-            while some := orphan.some_rows():
-                new = self._opened.take_in(some)
-                self._found.append(new)
-                orphan.drop(some)
-                rows += new
-            self._opened.take_in_damaged(orphan)
-        finally:
-            orphan.close()
-        folder.clear()
-        if rows:
-            log.info("spool_adopted", extra={"folder": str(folder.path), "rows": rows})
 
     def _note_lost(self, store: SpoolStore) -> None:
         self._lost.append(store.lost)
@@ -179,22 +168,23 @@ class SpoolDisk:
         store.lost = 0
 
     def _measure(self) -> None:
-        assert self._folder is not None
-        if not self._folder.is_there():
-            raise FileNotFoundError(ENOENT, "the spool's folder is gone")
         free = shutil.disk_usage(self._opened.path.parent).free
         self.room_bytes = min(
             self.options.max_bytes - self._opened.size(), free - self.options.min_free_bytes
         )
 
+    def _measure_what_is_there(self) -> None:
+        """After a job, whose answer stands."""
+        try:
+            self._measure()
+        except (sqlite3.Error, OSError):
+            self._let_go()
 
-def _moved_aside(path: Path) -> Path:
-    aside = path.with_name(f"{path.name}.corrupt-{time.time_ns()}")
-    for suffix in ("", "-wal", "-shm"):
-        part = path.with_name(path.name + suffix)
-        if part.exists():
-            part.rename(aside.with_name(aside.name + suffix))
-    return aside
+    def _let_go(self) -> None:
+        """Of the file; the folder stays ours, or others would take our running calls for dead ones."""
+        if self._store is not None:
+            self._store.close()
+            self._store = None
 
 
 def _emptied(counts: deque[int]) -> int:
@@ -202,12 +192,3 @@ def _emptied(counts: deque[int]) -> int:
     while counts:
         total += counts.popleft()
     return total
-
-
-def reason(error: BaseException) -> str:
-    """A word on what went wrong, without any value."""
-    if isinstance(error, sqlite3.Error):
-        return getattr(error, "sqlite_errorname", type(error).__name__)
-    if isinstance(error, OSError):
-        return error.strerror or type(error).__name__
-    return type(error).__name__

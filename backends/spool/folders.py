@@ -71,11 +71,19 @@ def _candidates(root: Path) -> Iterator[Path]:
 
 
 def _try(folder: Path) -> SpoolFolder | None:
+    """The folder if it is free. One that was there and cannot be locked is somebody else's, of another user
+    say: a reason for nobody to be ailing."""
+    is_old = folder.exists()
     folder.mkdir(exist_ok=True)
-    lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:
+        if is_old:
+            return None
+        raise
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except OSError:
         os.close(lock)
         return None
     return SpoolFolder(folder, lock)

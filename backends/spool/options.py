@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+
+def _named(path: Path) -> Path:
+    """The dead letters' folder has its name from it."""
+    if path.name in ("", ".."):
+        raise ValueError("names no folder of its own; write one such as ./data/spool")
+    return path
 
 
 class SpoolOptions(BaseModel):
@@ -18,7 +25,7 @@ class SpoolOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     mode: Literal["off", "spill", "write_ahead"] = "spill"
-    path: Path = Path("./data/spool")
+    path: Annotated[Path, AfterValidator(_named)] = Path("./data/spool")
     sync: Literal["normal", "full"] = "normal"
     max_bytes: int = Field(default=1024 * 1024 * 1024, ge=1024 * 1024)
     min_free_bytes: int = Field(default=64 * 1024 * 1024, ge=0)

@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ..statements import statements
+from ..statements import as_text, statements
 from .store import ROWS_PER_BATCH, SpoolStore, Stored
 
 GIVE_UP_AFTER = 50_000
@@ -22,7 +22,8 @@ _SQL = statements("spool")
 def salvage(damaged: Path, store: SpoolStore) -> int:
     """Give ``store`` what ``damaged`` still has; how many rows were new there. Raises what ``store`` raises.
     May be repeated."""
-    connection = sqlite3.connect(f"file:{damaged}?mode=ro", uri=True, isolation_level=None)
+    connection = sqlite3.connect(f"{damaged.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+    connection.text_factory = as_text
     try:
         connection.execute("PRAGMA writable_schema=ON")  # else a file cut short is refused as a whole
         rows = sum(store.take_in(some) for some in _chunks(_readable(connection, "readable_rows")))
@@ -41,9 +42,9 @@ def _readable(connection: sqlite3.Connection, statement: str) -> Iterator[Stored
                 after, misses = number, 0
                 yield Stored(*values)
             return
-        except sqlite3.OperationalError:
-            return  # there is no such table any more
-        except sqlite3.DatabaseError:
+        except sqlite3.DatabaseError as error:
+            if "no such table" in str(error):
+                return
             after, misses = after + 1, misses + 1
 
 

@@ -26,6 +26,8 @@ log = logging.getLogger("backends.spool")
 
 LAST_CHANCE_S = 0.75
 """How long a dying process waits for its disk; a stop has spilled before, with the time it had."""
+OPEN_S = 10.0
+KEEP_S = 5.0
 CLOSE_S = 0.125
 """Each of two steps: with ``LAST_CHANCE_S``, half of what a stop keeps for closing."""
 SHOWN_S = 30.0
@@ -46,11 +48,13 @@ class Spool:
         self._fault = ""
         self._again_at = 0.0
         self._is_closed = False
-        self._busy_since: float | None = None
+        self._running: list[float] = []
         self._skipped = 0
         self._skipped_at: float | None = None
         self._pending = Changes()
         self._forgotten: set[UUID] = set()
+        self._held: set[UUID] = set()
+        """Rows in memory that the disk has too, or may have."""
         self._waiting: list[asyncio.Future[None]] = []
         self._committing: asyncio.Task[None] | None = None
 
@@ -69,8 +73,7 @@ class Spool:
     @property
     def is_stuck(self) -> bool:
         """Whether the disk has been silent for longer than any call would wait."""
-        since = self._busy_since
-        return since is not None and self._now() > since + PATIENCE_S
+        return bool(self._running) and self._now() > min(self._running) + PATIENCE_S
 
     def note_skipped(self) -> None:
         """A call goes on without its journal: kill -9 may lose it now."""
@@ -86,6 +89,14 @@ class Spool:
     def _trouble(self) -> str:
         late = f"{self._skipped} calls went on without their journal" if self._is_skipping else ""
         return self._fault or ("no answer" if self.is_stuck else late)
+
+    @property
+    def _is_pausing(self) -> bool:
+        return bool(self._fault) and self._now() < self._again_at
+
+    @property
+    def _is_refusing(self) -> bool:
+        return self.is_stuck or self._is_pausing or self._is_closed
 
     def reasons(self) -> dict[str, str]:
         """What the disk can no longer promise: reasons for readiness, each with a word on it."""
@@ -113,17 +124,21 @@ class Spool:
 
     async def open(self, boot_id: UUID, except_for: Collection[UUID] = ()) -> None:
         """Claim a folder and take over those of the dead, without the rows ``except_for``; what was found
-        there ``take_found`` tells. Trouble is shown, not raised: the gateway starts with its disk ailing."""
+        there ``take_found`` tells. Trouble is shown, not raised, and a disk that takes longer than
+        ``OPEN_S`` is not waited for: the gateway starts with its disk ailing."""
         self._now = asyncio.get_running_loop().time
         self._disk.owner, self._disk.except_for = str(boot_id), except_for
-        await self.look_after()
+        looking = asyncio.get_running_loop().create_task(self.look_after(), name="spool open")
+        await asyncio.wait({looking}, timeout=OPEN_S)
 
     async def look_after(self, except_for: Collection[UUID] = ()) -> None:
         """Try whether the disk can be written, and take over what dead siblings left. May be repeated."""
         if except_for:
             self._disk.except_for = {*self._disk.except_for, *except_for}
         try:
-            await self._run(self._disk.open)
+            await self._run(self._disk.sign)
+            while not await self._run(self._disk.adopt):
+                pass  # others have their turn on the thread
         except SpoolUnavailable:
             return
 
@@ -140,31 +155,59 @@ class Spool:
 
     def intend(self, row: UsageRecord) -> asyncio.Future[None]:
         """Journal a call that is about to begin. The future raises ``SpoolUnavailable``."""
-        self._pending.intents.append(row)
+        if not self._is_refusing:
+            self._pending.intents.append(row)
+            self._held.add(row.id)
         return self._commit_soon()
 
     def journal(self, row: UsageRecord) -> asyncio.Future[None]:
         """Journal a row in place of its intent. The future raises ``SpoolUnavailable``."""
-        self._pending.rows.append(row)
+        if not self._is_refusing:
+            self._pending.rows.append(row)
+            self._held.add(row.id)
         return self._commit_soon()
 
-    def keep(self, batch: Batch) -> asyncio.Future[None]:
-        """Keep a batch under its id. The future raises ``SpoolUnavailable``: then nothing of it is kept."""
-        self._pending.batches.append(batch)
-        return self._commit_soon()
+    async def keep(self, batch: Batch, *, is_numbered: bool = False) -> bool:
+        """Keep a batch under its id; whether the disk has it, in ``KEEP_S`` seconds at most. If not, its rows
+        are still the caller's, and are not given back from here. ``is_numbered``: it is there already."""
+        if self._is_refusing:
+            return False
+        ids = {row.id for row in batch.rows}
+        self._held |= ids
+        self._take_back(ids)
+        (self._pending.numbered if is_numbered else self._pending.batches).append(batch)
+        kept = self._commit_soon()
+        await asyncio.wait({kept}, timeout=KEEP_S)
+        if not kept.done() or kept.exception():
+            return False
+        self._held -= ids
+        return True
+
+    def _take_back(self, ids: set[UUID]) -> None:
+        """What was to be forgotten of these is not."""
+        if ids & self._forgotten:
+            self._forgotten -= ids
+            self._pending.dropped_rows = [each for each in self._pending.dropped_rows if each not in ids]
+
+    def holds_any(self, rows: Iterable[UUID]) -> bool:
+        """Whether the disk has any of ``rows``, which are in memory, too, or may have it."""
+        return not self._held.isdisjoint(rows)
 
     def forget(self, rows: Iterable[UUID]) -> None:
         """These rows are safe elsewhere. They are not given again while we run; after a crash they may be,
         which changes nothing."""
         ids = list(rows)
         self._forgotten.update(ids)
+        self._held.difference_update(ids)
         self._pending.dropped_rows.extend(ids)
         self._commit_soon()
 
     def forget_intent(self, row_id: UUID) -> None:
         """The call never began."""
-        self._pending.dropped_intents.append(row_id)
-        self._commit_soon()
+        if row_id in self._held:
+            self._held.discard(row_id)
+            self._pending.dropped_intents.append(row_id)
+            self._commit_soon()
 
     def keep_now(self, batches: Sequence[Batch]) -> list[Batch]:
         """Keep ``batches`` before returning, blocking for at most ``LAST_CHANCE_S``; those that are kept.
@@ -174,6 +217,9 @@ class Spool:
         changes = [(None, rest), *((batch, Changes(batches=[batch])) for batch in batches)]
         jobs = [(batch, self._submitted(each)) for batch, each in changes if each]
         wait([job for _, job in jobs if job], LAST_CHANCE_S)
+        for _, job in jobs:
+            if job is not None:
+                job.cancel()  # what has not begun by now never does: its rows are told to be abandoned
         kept = [batch for batch, job in jobs if batch is not None and self._is_kept(job)]
         if len(kept) < len(batches):
             self._blame(self._fault or "no answer in time")
@@ -193,11 +239,14 @@ class Spool:
     async def next_batch(self) -> Batch | None:
         """The next batch in the file, round and round; None when there is none. Raises
         ``SpoolUnavailable``. Cancelling takes nothing."""
-        return await self._run(partial(self._disk.next_batch, frozenset(self._forgotten)), proves=False)
+        return await self._run(partial(self._disk.next_batch, self._not_ours_to_give()), proves=False)
 
     async def first_batch(self) -> Batch | None:
         """The oldest batch in the file, as ``next_batch``."""
-        return await self._run(partial(self._disk.first_batch, frozenset(self._forgotten)), proves=False)
+        return await self._run(partial(self._disk.first_batch, self._not_ours_to_give()), proves=False)
+
+    def _not_ours_to_give(self) -> frozenset[UUID]:
+        return frozenset(self._forgotten | self._held)
 
     # --- one commit for many
 
@@ -205,6 +254,9 @@ class Spool:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
         done.add_done_callback(_retrieve)
+        if self._is_refusing:  # what waits for a disk that is ailing must not grow without a bound
+            done.set_exception(SpoolUnavailable(self._fault or "no answer"))
+            return done
         self._waiting.append(done)
         if self._committing is None or self._committing.done():
             self._committing = loop.create_task(self._commit(), name="spool commit")
@@ -215,7 +267,7 @@ class Spool:
             changes, self._pending = self._pending, Changes()
             waiting, self._waiting = self._waiting, []
             error = await self._applied(changes)
-            if error is None:
+            if error is None or str(error) == FULL:
                 self._forgotten.difference_update(changes.dropped_rows)
             else:  # what need not be kept any longer waits for the next one who comes
                 self._pending.dropped_rows[:0] = changes.dropped_rows
@@ -237,9 +289,10 @@ class Spool:
 
     async def _run(self, job: Callable[[], Answer], *, proves: bool = True) -> Answer:
         """``proves``: success means that the disk is well."""
-        if self._is_closed or (self._fault and self._now() < self._again_at):
+        if self._is_closed or self._is_pausing:
             raise SpoolUnavailable(self._fault or "closed")
-        self._busy_since = self._busy_since or self._now()
+        began = self._now()
+        self._running.append(began)
         loop = asyncio.get_running_loop()
         try:
             answer = await loop.run_in_executor(self._thread, self._disk.attempt, job)
@@ -249,7 +302,7 @@ class Spool:
                 self._blame(str(error))
             raise
         finally:
-            self._busy_since = None
+            self._running.remove(began)
         if proves:
             self._fault = ""
         return answer

@@ -18,7 +18,7 @@ from zlib import crc32
 
 from ..codec import from_json, to_json
 from ..record import Batch, UsageRecord
-from ..statements import statements
+from ..statements import as_text, statements
 
 ROWS_PER_BATCH = 1000
 """Rows that were journalled without a batch are given back in batches of so many."""
@@ -41,11 +41,13 @@ class Changes:
     intents: list[UsageRecord] = field(default_factory=list)
     rows: list[UsageRecord] = field(default_factory=list)
     batches: list[Batch] = field(default_factory=list)
+    numbered: list[Batch] = field(default_factory=list)
+    """Batches that are there, with rows that have a number now."""
     dropped_intents: list[UUID] = field(default_factory=list)
     dropped_rows: list[UUID] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return any((self.intents, self.rows, self.batches, self.dropped_intents, self.dropped_rows))
+        return self.grows or any((self.numbered, self.dropped_intents, self.dropped_rows))
 
     @property
     def grows(self) -> bool:
@@ -53,8 +55,10 @@ class Changes:
         return bool(self.intents or self.rows or self.batches)
 
     def only_drops(self) -> Changes:
-        """What of it makes room."""
-        return Changes(dropped_intents=self.dropped_intents, dropped_rows=self.dropped_rows)
+        """What of it takes no room."""
+        return Changes(
+            numbered=self.numbered, dropped_intents=self.dropped_intents, dropped_rows=self.dropped_rows
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,7 @@ class SpoolStore:
         self._connection = sqlite3.connect(
             path, timeout=LOCK_S, isolation_level=None, check_same_thread=False
         )
+        self._connection.text_factory = as_text
         try:
             self._prepare(sync)
         except BaseException:
@@ -107,6 +112,7 @@ class SpoolStore:
         with self._transaction():
             self._drop(except_for)
             damaged = self._part_with_damaged()
+            self._connection.execute(_SQL["loosen_rows"])
             self._settle_intents()
             self._gather_loose_rows()
             self._connection.execute(_SQL["drop_empty_batches"])
@@ -120,7 +126,7 @@ class SpoolStore:
             many(_SQL["keep_intent"], ((str(row.id), *_body(row)) for row in changes.intents))
             many(_SQL["keep_row"], ((str(row.id), None, 0, *_body(row)) for row in changes.rows))
             many(_SQL["drop_intent"], ((str(row.id),) for row in changes.rows))
-            for batch in changes.batches:
+            for batch in (*changes.batches, *changes.numbered):
                 execute(_SQL["keep_batch"], (str(batch.id),))
                 many(_SQL["keep_row"], _batch_rows(batch))
                 many(_SQL["drop_intent"], ((str(row.id),) for row in batch.rows))  # of a call not journalled
@@ -147,6 +153,15 @@ class SpoolStore:
             whole = ((row.row_id, row.body, row.crc) for row in rows if row.is_whole)
             self._connection.executemany(_SQL["keep_intent"], whole)
 
+    def owner(self) -> str | None:
+        """Who signed last."""
+        found = self._connection.execute(_SQL["owner"]).fetchone()
+        return found[0] if found else None
+
+    def checkpoint(self) -> None:
+        """All of it is in the file itself, and survives a power cut, whatever ``sync``."""
+        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def sign(self, owner: str) -> None:
         """Write down who works with this file; also a proof that it can be written."""
         self._connection.execute(_SQL["sign"], (owner,))
@@ -155,11 +170,11 @@ class SpoolStore:
         """The first batch with a number above ``after`` that has rows other than ``except_for``, and its
         number. Rows that are damaged by now are put apart, and counted in ``lost``."""
         while (found := self._connection.execute(_SQL["next_batch"], (after,)).fetchone()) is not None:
-            after, batch_id = int(found[0]), UUID(found[1])
-            batch = Batch(batch_id, tuple(row for row in self._rows_of(batch_id) if row.id not in except_for))
-            if batch.rows:
-                return after, batch
-            self._connection.execute(_SQL["drop_empty_batch"], (str(batch_id),))
+            after, batch_id = found
+            rows = tuple(row for row in self._rows_of(batch_id) if row.id not in except_for)
+            if rows:
+                return after, Batch(_batch_id(batch_id), rows)
+            self._connection.execute(_SQL["drop_empty_batch"], (batch_id,))
         return None
 
     def some_rows(self) -> list[Stored]:
@@ -223,9 +238,10 @@ class SpoolStore:
         self._connection.execute(_SQL["keep_damaged"], (row_id, body))
         self._connection.execute(_SQL[drop], (row_id,))
 
-    def _rows_of(self, batch_id: UUID) -> Iterator[UsageRecord]:
-        for row_id, body, crc in self._connection.execute(_SQL["rows_of_batch"], (str(batch_id),)).fetchall():
-            if (row := _read(body, crc)) is not None:
+    def _rows_of(self, batch_id: str) -> Iterator[UsageRecord]:
+        for row_id, body, crc in self._connection.execute(_SQL["rows_of_batch"], (batch_id,)).fetchall():
+            row = _read(body, crc)
+            if row is not None and str(row.id) == row_id:
                 yield row
                 continue
             with self._transaction():
@@ -272,6 +288,23 @@ class SpoolStore:
 def is_corrupt(error: sqlite3.DatabaseError) -> bool:
     """Whether the file itself is bad (SQLITE_CORRUPT, SQLITE_NOTADB), not what was asked of it."""
     return type(error) is sqlite3.DatabaseError
+
+
+def reason(error: BaseException) -> str:
+    """A word on what went wrong, without any value."""
+    if isinstance(error, sqlite3.Error):
+        return getattr(error, "sqlite_errorname", type(error).__name__)
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    return type(error).__name__
+
+
+def _batch_id(text: str) -> UUID:
+    """What was damaged was never sent under the id that it has now."""
+    try:
+        return UUID(text)
+    except ValueError:
+        return Batch.of(()).id
 
 
 def _read(body: bytes, crc: int) -> UsageRecord | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -86,7 +86,7 @@ class SpoolTraffic:
             head.accepted_at, now
         ):  # behind an open breaker none was tried
             return self._claimed(now)
-        if not (self._spills_early and self._ledger.is_pressed and self._spool.room):
+        if not (self._spills_early and self._ledger.is_crowded and self._spool.room):
             return None
         if job := self._dispatcher.take(lambda job: True):
             return job
@@ -198,7 +198,7 @@ class SpoolTraffic:
             return batch
         # The numbers are told to the sink only once the disk knows them; none is given twice, none left out.
         self._half_numbered = batch
-        if not await self._keep(batch):
+        if not await self._keep(batch, is_numbered=True):
             self._pause()
             return None
         self._half_numbered = None
@@ -213,12 +213,15 @@ class SpoolTraffic:
             self._lose(left)  # the file was lost with them, or they in it
         return batch
 
-    async def _keep(self, batch: Batch) -> bool:
-        try:
-            await self._spool.keep(batch)
-        except SpoolUnavailable:
-            return False
-        return not self._dispatcher.is_closed
+    async def _keep(self, batch: Batch, *, is_numbered: bool = False) -> bool:
+        return await self._spool.keep(batch, is_numbered=is_numbered) and not self._dispatcher.is_closed
+
+    def unused_numbers(self) -> Iterator[int]:
+        """Numbers of this boot that were given to rows of crashed calls, and did not get onto the disk with
+        them: at the close they are nobody's."""
+        for row in self._half_numbered.rows if self._half_numbered is not None else ():
+            if row.boot_id == self._ledger.boot_id:
+                yield row.seq
 
     async def _look_after(self) -> None:
         await self._spool.look_after(self._adopt_letters())
@@ -234,5 +237,8 @@ class SpoolTraffic:
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()):
             log.error("spool_traffic_died", exc_info=error)
-            if not self._dispatcher.is_closed:
-                self.start()
+            task.get_loop().call_later(PAUSE_S, self._start_again)
+
+    def _start_again(self) -> None:
+        if not self._dispatcher.is_closed:
+            self.start()

@@ -33,6 +33,8 @@ CREATE TABLE IF NOT EXISTS $table $on_cluster (
     latency_ms        Nullable(Float64),
     ttft_ms           Nullable(Float64),
     tags              Nullable(String),
+    -- A call's row beats what a crash left to be said of it, whichever comes last.
+    is_whole          UInt8 MATERIALIZED end_reason != 'crash',
     INDEX by_user     user_id    TYPE bloom_filter GRANULARITY 1,
     INDEX by_key      api_key_id TYPE bloom_filter GRANULARITY 1,
     INDEX by_request  request_id TYPE bloom_filter GRANULARITY 1

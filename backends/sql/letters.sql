@@ -40,6 +40,9 @@ CREATE TABLE IF NOT EXISTS owner (
 -- name: sign
 INSERT INTO owner (one, boot_id) VALUES (1, ?) ON CONFLICT (one) DO UPDATE SET boot_id = excluded.boot_id;
 
+-- name: owner
+SELECT boot_id FROM owner;
+
 -- name: has_tables
 SELECT count(*) = 3 FROM sqlite_master WHERE type = 'table' AND name IN ('letters', 'marks', 'boots');
 

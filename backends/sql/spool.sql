@@ -40,6 +40,9 @@ CREATE TABLE IF NOT EXISTS owner (
 -- name: sign
 INSERT INTO owner (one, boot_id) VALUES (1, ?) ON CONFLICT (one) DO UPDATE SET boot_id = excluded.boot_id;
 
+-- name: owner
+SELECT boot_id FROM owner;
+
 -- name: keep_damaged
 INSERT INTO damaged (row_id, body) VALUES (?, ?);
 
@@ -66,6 +69,10 @@ DELETE FROM rows WHERE row_id = ?;
 
 -- name: drop_intent
 DELETE FROM intents WHERE row_id = ?;
+
+-- name: loosen_rows
+UPDATE rows SET batch_id = NULL
+WHERE batch_id IS NOT NULL AND batch_id NOT IN (SELECT batch_id FROM batches);
 
 -- name: drop_empty_batches
 DELETE FROM batches WHERE batch_id NOT IN (SELECT batch_id FROM rows WHERE batch_id IS NOT NULL);

@@ -184,7 +184,7 @@ def test_a_replicated_table_on_a_cluster_is_a_matter_of_two_options() -> None:
     statement = schema.statement("create_table")
 
     assert "`usage_logs` ON CLUSTER '{cluster}' (" in statement
-    assert "ENGINE = ReplicatedReplacingMergeTree\n" in statement
+    assert "ENGINE = ReplicatedReplacingMergeTree(is_whole)\n" in statement
     assert "ENGINE = ReplicatedReplacingMergeTree(is_closed)" in schema.statement("create_boots")
 
 

@@ -458,8 +458,9 @@ async def test_what_comes_after_the_spool_was_closed_fails_and_is_heard(tmp_path
     await spool.open(uuid4())
     await spool.close()
 
+    assert not await spool.keep(make_batch(1))
     with pytest.raises(SpoolUnavailable, match="closed"):
-        await spool.keep(make_batch(1))
+        await spool.next_batch()
 
 
 async def left_behind(folder: Path, count: int) -> Path:
