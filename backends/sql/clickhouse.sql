@@ -99,14 +99,14 @@ SELECT
 
 -- name: select_rows
 -- Without FINAL, which would read and sort the whole range for one page: in this order a row that lies there
--- twice comes twice in succession, and the reader takes it once.
+-- twice comes twice in succession, and the reader takes it once: the last, which no crash left if there is one.
 SELECT
     id, request_id, timestamp, endpoint, status, end_reason, boot_id, seq, api_key_id, user_id, route,
     provider, model, status_code, error_code, error_message, stream, prompt_tokens, completion_tokens,
     total_tokens, cached_tokens, reasoning_tokens, usage_source, cost, latency_ms, ttft_ms, tags
 FROM $table
 $where
-ORDER BY timestamp DESC, toUInt128(id) DESC
+ORDER BY timestamp DESC, toUInt128(id) DESC, end_reason = 'crash' DESC
 LIMIT {limit:UInt64};
 
 -- name: read_boots

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -15,9 +16,9 @@ from servers.clickhouse_database import OwnDatabase, ids
 from backends.clickhouse import ClickHouseOptions, ClickHouseSink
 from backends.clickhouse_schema import Schema
 from backends.errors import SinkFatal
-from backends.record import Boot, UsageRecord
+from backends.record import Batch, Boot, UsageRecord
 from backends.sink import Committed
-from backends.testing import SinkConformance, make_batch
+from backends.testing import SinkConformance, make_batch, make_record
 from backends.usage_query import UsageQuery
 
 
@@ -161,6 +162,24 @@ async def test_a_table_of_another_name_has_its_view_beside_it(clickhouse: OwnDat
 
     assert clickhouse.tables() == {"calls", "calls_once", "usage_boots"}
     assert ids(clickhouse.rows("calls_once")) == ids(batch.rows)
+
+
+@pytest.mark.parametrize("last", ["crash", "complete"])
+async def test_a_calls_row_beats_what_a_crash_left_of_it_whichever_comes_last(
+    clickhouse: OwnDatabase, last: str
+) -> None:
+    """After kill -9 with a disk so slow that the row was in the table before it was in the journal."""
+    row = make_record(status="success")
+    crashed = replace(row, status="cancelled", end_reason="crash", cost=None, prompt_tokens=None, seq=9)
+    for each in (row, crashed) if last == "crash" else (crashed, row):
+        await clickhouse.write(Batch.of((each,)))
+
+    async with clickhouse.opened() as sink:
+        (found,) = (await sink.read_usage(UsageQuery())).rows
+    clickhouse.run("OPTIMIZE TABLE usage_logs FINAL")
+
+    assert (found.status, found.cost) == ("success", row.cost)
+    assert [each.status for each in clickhouse.rows()] == ["success"]
 
 
 async def test_rows_older_than_their_retention_are_removed(clickhouse: OwnDatabase) -> None:
