@@ -84,9 +84,10 @@ async def test_a_sibling_does_not_take_running_calls_for_dead_ones_after_an_io_e
         async with spooling(tmp_path, database, linger_s=0, **JOURNALLED) as sibling:
             running = await begun(rig)
             with one_io_error():
-                (await begun(rig)).release()
+                unlucky = await begun(rig)
             await spool_of(sibling).look_after()
-            await asyncio.sleep(5)
+            await asyncio.sleep(40)
+            unlucky.release()
             assert sibling.writer.stats().counts.recovered == 0
             running.put(make_record(id=running.id))
             await until(lambda: running.id in database.rows)
@@ -154,7 +155,7 @@ async def test_a_batch_that_was_kept_though_it_looked_otherwise_is_not_in_flight
             first.opened.set()
         await second.entered.wait()
         await rig.put_many(5)
-        await until(lambda: rows_on_disk(tmp_path) == 10)
+        await until(lambda: rig.writer.stats().counts.spooled == 5)
         for place in calls:
             place.release()
         await asyncio.sleep(10)
@@ -170,10 +171,13 @@ async def test_a_lock_that_somebody_removed_costs_no_row(tmp_path: Path) -> None
     database = MemoryDatabase()
     async with spooling(tmp_path, database, linger_s=0, batch_deadline_s=5, fault=fail()) as rig:
         await rig.put_many(5)
-        await until(lambda: rig.writer.stats().counts.spooled == 5)
         (tmp_path / "instance-1" / "lock").unlink()
+        await until(lambda: rig.writer.stats().counts.spooled == 5)
+        rig.sink.heal()
+        await until(lambda: rig.writer.stats().counts.committed == 5)
+        rig.sink.always = fail()
         await rig.put_many(5)
-        await until(lambda: rig.writer.stats().counts.spooled == 10)
+        await until(lambda: rig.writer.stats().counts.spooled == 5)
         rig.sink.heal()
         await until(lambda: rig.writer.stats().counts.committed == 10)
         assert (rig.writer.stats().counts.recovered, len(database.rows)) == (0, 10)
@@ -342,14 +346,16 @@ async def test_running_calls_alone_make_single_refuse_nothing(tmp_path: Path) ->
     ) as rig:
         calls = [await rig.place() for _ in range(81)]
 
-        async def call() -> None:
+        async def call(number: int) -> None:
+            await asyncio.sleep(number * 0.003)
             place = await rig.place()
             rig.use(place)
             await place.durable()
 
         for _ in range(20):
-            outcomes = await asyncio.gather(*(call() for _ in range(3)), return_exceptions=True)
+            outcomes = await asyncio.gather(*(call(n) for n in range(3)), return_exceptions=True)
             assert not [each for each in outcomes if isinstance(each, NotDurable)]
+            await asyncio.sleep(0.1)
         for place in calls:
             place.release()
 
