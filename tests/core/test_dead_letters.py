@@ -299,6 +299,21 @@ def test_a_folder_that_was_taken_away_is_made_again_for_the_next_letter(
     assert len(ids(root.with_name("away"))) == 1
 
 
+@pytest.mark.parametrize("number", [1, 7])
+def test_a_folder_that_is_not_ours_to_lock_makes_nobody_ill(root: Path, number: int) -> None:
+    odd = root / f"instance-{number}"
+    (odd / "lock").mkdir(parents=True)  # as good as one that another user made
+    (odd / "letters.db").touch()
+    file = DeadLetterFile(root)
+
+    assert file.open() == frozenset()
+    file.add([letter()])
+    file.adopt()
+
+    assert file.trouble is None
+    file.close()
+
+
 def test_letters_of_the_dead_stay_where_they_are_while_there_is_no_room(root: Path) -> None:
     dead = DeadLetterFile(root)
     dead.open()
@@ -392,6 +407,20 @@ def test_a_damaged_letter_shows_and_is_never_sent(file: DeadLetterFile, root: Pa
     assert batch is not None and batch.rows == (rows[1],)
     damaged = letters(root)[0]
     assert (damaged.row_id, damaged.row, damaged.is_marked) == (rows[0].id, None, False)
+
+
+def test_a_damaged_id_of_a_letter_does_not_keep_the_file_from_being_opened(root: Path) -> None:
+    file = DeadLetterFile(root)
+    file.open()
+    rows = [make_record(), make_record()]
+    file.add([letter(row) for row in rows])
+    file.close()
+    change(root, f"UPDATE letters SET row_id = 'x' || substr(row_id, 2) WHERE row_id = '{rows[0].id}'")
+
+    file = DeadLetterFile(root)
+
+    assert rows[1].id in file.open()
+    file.close()
 
 
 def test_damaged_letters_do_not_hide_those_behind_them(file: DeadLetterFile, root: Path) -> None:

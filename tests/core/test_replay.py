@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -241,6 +242,39 @@ async def test_letters_of_a_sibling_that_died_are_adopted_and_counted(tmp_path: 
         mark_letters(run.root)
         await until(lambda: run.counts() == (1, 0))
     assert len(database.rows) == 1
+
+
+@virtual_clock
+async def test_letters_in_a_folder_that_is_claimed_later_are_counted(tmp_path: Path) -> None:
+    """Ours was removed, and that of a sibling that died is the first free one."""
+    sibling = DeadLetterFile(tmp_path / "spool-dead")
+    sibling.open()
+    sibling.add([letter(make_record()) for _ in range(4)])
+    async with started(tmp_path) as run:
+        sibling.close()
+        shutil.rmtree(run.root / "instance-2")
+        await until(lambda: run.counts() == (0, 4))
+        mark_letters(run.root)
+        await until(lambda: run.counts() == (4, 0))
+
+
+@virtual_clock
+async def test_letters_that_are_sent_again_before_they_were_counted_are_counted_once(tmp_path: Path) -> None:
+    """Their disk came only after the start."""
+    letters = DeadLetterFile(tmp_path / "spool-dead")
+    letters.open()
+    letters.add([letter(make_record()) for _ in range(3)])
+    letters.close()
+    mark_letters(letters.root)
+    hidden = letters.root.rename(tmp_path / "away")
+    letters.root.touch()
+    async with started(tmp_path) as run:
+        letters.root.unlink()
+        hidden.rename(letters.root)
+        while run.counts() != (3, 0):
+            assert run.counts()[1] >= 0
+            await asyncio.sleep(0.1)
+        assert run.writer.stats().counts.accepted == 3
 
 
 @virtual_clock

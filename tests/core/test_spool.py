@@ -5,72 +5,22 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sqlite3
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import pytest
+from disks import copy_of, in_folder, left_behind, rows_on_disk, spooling
 
-from backends import BatchLogWriter, Place, SingleLogWriter
+from backends import Place, SingleLogWriter
 from backends.errors import NotDurable, SinkRetryable, SpoolUnavailable
-from backends.memory import MemoryDatabase, MemorySink
+from backends.memory import MemoryDatabase
 from backends.sink import Committed
 from backends.spool import Spool, SpoolOptions
 from backends.spool.store import Changes, SpoolStore
-from backends.testing import (
-    Deliver,
-    FaultySink,
-    fail,
-    fatal,
-    lose_ack,
-    make_batch,
-    make_record,
-    virtual_clock,
-)
-from backends.testing.rig import LetterBox, Rig, build_writer, until
+from backends.testing import Deliver, fail, fatal, lose_ack, make_batch, make_record, virtual_clock
+from backends.testing.rig import LetterBox, until
 from backends.write_ahead import WriteAheadLogWriter
-
-
-@asynccontextmanager
-async def spooling(
-    folder: Path,
-    database: MemoryDatabase | None = None,
-    *,
-    kind: type[BatchLogWriter] = BatchLogWriter,
-    mode: str = "spill",
-    fault: Any = None,
-    box: LetterBox | None = None,
-    max_bytes: int = 1024 * 1024 * 1024,
-    max_age_s: float | None = None,
-    may_abandon: bool = False,
-    **options: Any,
-) -> AsyncIterator[Rig]:
-    """A writer with a spool in ``folder``; leaving stops it and closes the spool, as the gateway does."""
-    box = box or LetterBox()
-    sink = FaultySink(MemorySink(MemoryDatabase() if database is None else database))
-    sink.always = fault
-    spool = Spool(
-        SpoolOptions(mode=mode, path=folder, min_free_bytes=0, max_bytes=max_bytes, max_age_s=max_age_s)  # type: ignore[arg-type]
-    )
-    rig = Rig(build_writer(sink, box, kind, spool=spool, **options), sink, box)
-    await rig.writer.start()
-    try:
-        yield rig
-    finally:
-        report = await rig.writer.stop(2)
-        await spool.close()
-        counts = report.stats.counts
-        assert counts.unaccounted == 0 and counts.queued == counts.in_flight == 0, counts
-
-
-def rows_on_disk(folder: Path) -> int:
-    return sum(
-        sqlite3.connect(path).execute("SELECT count(*) FROM rows").fetchone()[0]
-        for path in folder.glob("instance-*/spool.db")
-    )
 
 
 @virtual_clock
@@ -461,24 +411,3 @@ async def test_what_comes_after_the_spool_was_closed_fails_and_is_heard(tmp_path
     assert not await spool.keep(make_batch(1))
     with pytest.raises(SpoolUnavailable, match="closed"):
         await spool.next_batch()
-
-
-async def left_behind(folder: Path, count: int) -> Path:
-    """The file of a run that ended with its sink down."""
-    async with spooling(folder, linger_s=0, fault=fail()) as rig:
-        await rig.put_many(count)
-    (path,) = in_folder(folder, "instance-*/spool.db")
-    return path
-
-
-def in_folder(folder: Path, pattern: str) -> list[Path]:
-    return list(folder.glob(pattern))
-
-
-def copy_of(folder: Path, copy: Path) -> Path:
-    """As a crash leaves it: the files as they stand, without anybody closing them."""
-    for source in folder.glob("instance-*/spool.db*"):
-        target = copy / source.parent.name / source.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(source.read_bytes())
-    return copy

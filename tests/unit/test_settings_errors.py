@@ -30,6 +30,9 @@ BAD = [
     ("prot: 1", 1, "prot", "did you mean port?"),
     ("host: a\nstore: {url: x}", 2, "store", "known here: host, port,"),
     ("spool: {mode: on}", 1, "spool.mode", "give 'off', 'spill' or 'write_ahead'"),
+    ("spool: {path: .}", 1, "spool.path", "names no folder of its own"),
+    ("spool: {path: /}", 1, "spool.path", "names no folder of its own"),
+    ("spool: {path: ..}", 1, "spool.path", "names no folder of its own"),
     ("models: {}", 1, "models", "not a known key"),
     (
         "streams:\n  max_pumps: 1\n  keepalive_s: 15",
