@@ -23,7 +23,7 @@ def open_or_mend(path: Path, sync: Literal["normal", "full"]) -> tuple[SpoolStor
     if fresh.exists() and not path.exists():
         fresh.rename(path)
     try:
-        return SpoolStore(path, sync), None
+        return SpoolStore(path, sync), _newest_aside(path)
     except SpoolCorrupt:
         saved = _save(path, fresh)
     aside = path.with_name(f"{path.name}.corrupt-{time.time_ns()}")
@@ -31,6 +31,12 @@ def open_or_mend(path: Path, sync: Literal["normal", "full"]) -> tuple[SpoolStor
     _rename(fresh, path)
     log.error("spool_corrupt", extra={"set_aside": str(aside), "rows_saved": saved})
     return SpoolStore(path, sync), aside
+
+
+def _newest_aside(path: Path) -> Path | None:
+    """A file that was set aside stays a reason to look at it until somebody takes it away."""
+    found = path.parent.glob(f"{path.name}.corrupt-*")
+    return max((each for each in found if not each.name.endswith(("-wal", "-shm"))), default=None)
 
 
 def _save(damaged: Path, fresh: Path) -> int:

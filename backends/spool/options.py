@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 def _named(path: Path) -> Path:
     """The dead letters' folder has its name from it."""
     if path.name in ("", ".."):
-        raise ValueError("names no folder of its own; write one such as ./data/spool")
+        raise ValueError("names no folder of its own; name one that nothing else is in")
     return path
 
 
