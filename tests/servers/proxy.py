@@ -149,6 +149,8 @@ class Proxy:
         link = _Link([writer], is_asked=not self._fault.drop_request)
         self._links.add(link)
         try:
+            if self._listener is None:
+                return  # it was being let in while we stopped to listen
             with suppress(OSError):  # a server that is down: the driver sees a reset
                 server_reader, server_writer = await asyncio.open_connection(*self.server)
                 link.ends.append(server_writer)
