@@ -99,7 +99,7 @@ async def test_54_multi_worker_spool_of_a_killed_worker_is_adopted(
             await oracle.do("end", ending="stopped")
         async with asyncio.timeout(SOON_S):
             # The rows are the next worker's, or the other's who was quicker: until then nobody counts them.
-            while len(process.all_of("worker_ready", worker=1)) < 2 or not await is_delivered(gateway):
+            while not await is_delivered(gateway) or len(process.all_of("worker_ready", worker=1)) < 2:
                 pass
         assert await gateway.stop() == 0
 
