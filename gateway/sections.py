@@ -184,7 +184,7 @@ class Settings(Section):
     @model_validator(mode="after")
     def _spills_somewhere(self) -> Self:
         if self.batching.on_full == "spill" and self.spool.mode == "off":
-            raise ValueError("batching.on_full is spill and spool.mode is off; turn the spool on, or block")
+            raise ValueError("batching.on_full needs the disk that spool.mode forbids; change one of the two")
         return self
 
     @property
