@@ -78,7 +78,8 @@ WHERE batch_id IS NOT NULL AND batch_id NOT IN (SELECT batch_id FROM batches);
 DELETE FROM batches WHERE batch_id NOT IN (SELECT batch_id FROM rows WHERE batch_id IS NOT NULL);
 
 -- name: drop_empty_batch
-DELETE FROM batches WHERE batch_id = ?1 AND NOT EXISTS (SELECT 1 FROM rows WHERE rows.batch_id = ?1);
+DELETE FROM batches
+WHERE batch_id = ? AND NOT EXISTS (SELECT 1 FROM rows WHERE rows.batch_id = batches.batch_id);
 
 -- name: next_batch
 SELECT number, batch_id FROM batches WHERE number > ? ORDER BY number LIMIT 1;
