@@ -82,9 +82,7 @@ class SpoolTraffic:
         if job := self._dispatcher.take(lambda job: job.must_spill or self._is_overdue(job.since, now)):
             return job
         head = self._ledger.queue_head
-        if head is not None and self._is_overdue(
-            head.accepted_at, now
-        ):  # behind an open breaker none was tried
+        if head is not None and self._is_overdue(head.accepted_at, now):  # not tried, behind an open breaker
             return self._claimed(now)
         if not (self._spills_early and self._ledger.is_crowded and self._spool.room):
             return None
@@ -159,9 +157,14 @@ class SpoolTraffic:
 
     async def _spill(self, job: Job) -> None:
         assert job.batch is not None
-        self._spilling = True
-        is_kept = await self._keep(job.batch)
-        self._spilling = False
+        self._spilling, is_kept = True, False
+        try:
+            is_kept = await self._keep(job.batch)
+        finally:  # whatever ended it: the job is nobody else's while we have it
+            self._spilling = False
+            self._after_spill(job, is_kept)
+
+    def _after_spill(self, job: Job, is_kept: bool) -> None:
         if is_kept:
             self._dispatcher.spilled(job)
         else:

@@ -500,3 +500,21 @@ async def test_the_saving_of_a_damaged_file_may_be_cut_short_before_each_renamin
 
     assert await delivered(tmp_path) == 200
     assert len(in_folder(tmp_path, "instance-1/spool.db.corrupt-*[0-9]")) == 1
+
+
+@virtual_clock
+async def test_rows_on_their_way_to_a_disk_that_trips_us_up_are_sent_when_the_sink_is_well(
+    tmp_path: Path,
+) -> None:
+    database = MemoryDatabase()
+
+    async def trips(*_: object, **__: object) -> bool:
+        raise RuntimeError("a bug of ours")
+
+    async with spooling(tmp_path, database, linger_s=0, batch_deadline_s=5, fault=fail()) as rig:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Spool, "keep", trips)
+            ids = await rig.put_many(3)
+            await asyncio.sleep(10)
+        rig.sink.heal()
+        await until(lambda: sorted(database.rows) == sorted(ids))
