@@ -102,3 +102,33 @@ class SinkBatchRejected(SinkError):
 
 class SinkFatal(SinkError):
     """Credentials, schema or configuration. Rows are kept; a person has to act."""
+
+
+class StoreNotFound(BackendsError):
+    """There is no store for URLs of this scheme."""
+
+
+class StoreDriverMissing(StoreNotFound):
+    """The store is known, its driver is not installed; the message names the extra to install."""
+
+
+class StoreError(BackendsError):
+    """What a store may raise: one of the two classes below. ``code`` is short and stable; no text shows a
+    secret."""
+
+    def __init__(self, code: str, message: str = "") -> None:
+        super().__init__(f"{code}: {message}" if message else code)
+        self.code = code
+        self.message = message
+
+
+class StoreUnavailable(StoreError):
+    """Down, busy, too slow, or not as it has to be: nothing is known of the answer. Ask again later."""
+
+
+class StoreConflict(StoreError):
+    """The record contradicts one that is there; ``field`` names what of it. Nothing was changed."""
+
+    def __init__(self, field: str, message: str = "") -> None:
+        super().__init__("conflict", message)
+        self.field = field

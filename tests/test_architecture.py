@@ -14,11 +14,11 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 DRIVERS = {
-    "sqlite3": ("backends.sqlite", "backends.spool", "backends.dead_letters.store"),
-    "asyncpg": ("backends.postgres",),
+    "sqlite3": ("backends.sqlite", "backends.spool", "backends.dead_letters.store", "backends.store.sqlite"),
+    "asyncpg": ("backends.postgres", "backends.store.postgres"),
     "motor": ("backends.mongo",),
-    "pymongo": ("backends.mongo",),
-    "bson": ("backends.mongo",),
+    "pymongo": ("backends.mongo", "backends.store.mongo"),
+    "bson": ("backends.mongo", "backends.store.mongo"),
     "clickhouse_connect": ("backends.clickhouse",),
 }
 """Who may import each. The local files are SQLite's too, whatever the sink."""
