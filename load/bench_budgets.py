@@ -24,7 +24,7 @@ from typing import Any
 
 import aiohttp
 import uvloop
-from bench import CALLS, KEY, ROUNDS, address, calls_per_second, program
+from bench import KEY, ROUNDS, address, calls_per_second, program
 from bench_spool import RATE, latencies_ms, nearest_rank
 from processes import OURS, QUICKSTART, START_S, Child, child
 
