@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
-from ..errors import SinkError, StoreConflict, StoreUnavailable
+from ..errors import SinkError, SinkRetryable, StoreConflict, StoreUnavailable
 from ..lane import DatabaseFile, Lane
 from ..sqlite_file import Schema, connect, transaction, translated
 from . import sqlite_money as money
@@ -48,12 +48,13 @@ class SqliteStore:
         self._file = DatabaseFile(_path(options.url.get_secret_value()))
         self._timeout_s = options.timeout_s
         self._hold = money.HOLDS[budget_strategy]
+        self._was_there = False
         self._writer = self._lane("store-writer", migrates=options.migrate)
         self._reader = self._lane("store-reader", migrates=options.migrate)
         self._migrator = self._lane("store-migrator", migrates=True)
 
     def _lane(self, name: str, *, migrates: bool) -> Lane[sqlite3.Connection]:
-        opening = partial(_connect, self._file.path, self._timeout_s, migrates)
+        opening = partial(self._connect, migrates=migrates)
         return Lane(name, self._file, opening, translated, patience_s=self._timeout_s)
 
     @classmethod
@@ -160,6 +161,20 @@ class SqliteStore:
         except SinkError as error:
             raise StoreUnavailable(error.code, error.message) from error
 
+    # --- on the thread
+
+    def _connect(self, *, migrates: bool) -> sqlite3.Connection:
+        path = self._file.path
+        if self._was_there and not os.path.exists(path):  # a new one would know none of the keys
+            raise SinkRetryable("file_gone", f"{path} was moved or deleted", ambiguous=False)
+        if migrates:
+            with suppress(FileExistsError):  # it holds hashes of secrets; SQLite gives the log the same mode
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
+        connection = connect(path, _SCHEMA, busy_timeout_s=self._timeout_s, migrates=migrates)
+        connection.row_factory = sqlite3.Row
+        self._was_there = True
+        return connection
+
 
 def _path(url: str) -> Path:
     """The path in the URL. The text of the error shows no part of it."""
@@ -172,20 +187,6 @@ def _path(url: str) -> Path:
     if not Path(path).name:
         raise ValueError("names no file; it is sqlite:///relative/path or sqlite:////absolute/path")
     return Path(path)
-
-
-# --- on the thread
-
-
-def _connect(path: str, timeout_s: float, migrates: bool) -> sqlite3.Connection:
-    if migrates:
-        with suppress(
-            FileExistsError
-        ):  # hashes of secrets are nobody else's; the log beside it inherits this
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
-    connection = connect(path, _SCHEMA, busy_timeout_s=timeout_s, migrates=migrates)
-    connection.row_factory = sqlite3.Row
-    return connection
 
 
 def _committed(
