@@ -14,7 +14,7 @@ from ..errors import StoreConflict
 from .accounts import Account, limited, new_account
 from .contract import SWEPT_KEPT_S, BudgetStrategy, Claim, Settlement, StoreOptions, Verdict
 from .records import ApiKey, Budget, KeyHolder, PriceEntry, Record, User, to_millisecond
-from .rows import account_of, changed_values, with_account
+from .rows import account_of, changed_values, checked_names, with_account
 
 R = TypeVar("R", bound=Record)
 
@@ -72,7 +72,7 @@ class MemoryStore:
         where: Mapping[str, Any] | None = None,
     ) -> Sequence[R]:
         found = sorted(self._records[kind.kind].values(), key=lambda each: each.id.encode())
-        wanted = (where or {}).items()
+        wanted = checked_names(kind, where or {}).items()
         matching = [each for each in found if all(getattr(each, name) == value for name, value in wanted)]
         behind = [each for each in matching if after is None or each.id.encode() > after.encode()]
         return cast("list[R]", behind[:limit])
