@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 DRIVERS = {
     "sqlite3": ("backends.sqlite", "backends.spool", "backends.dead_letters.store", "backends.store.sqlite"),
-    "asyncpg": ("backends.postgres", "backends.store.postgres"),
+    "asyncpg": ("backends.postgres", "backends.postgres_driver", "backends.store.postgres"),
     "motor": ("backends.mongo",),
     "pymongo": ("backends.mongo", "backends.store.mongo"),
     "bson": ("backends.mongo", "backends.store.mongo"),
