@@ -1,10 +1,11 @@
 -- The PostgreSQL store's schema (version 1) and statements; loaded by statements.py. Money is in nano-dollars.
 -- Whoever locks rows does so in one order, so that nobody waits for each other: the budget, then users by
 -- ascending id, then claims. A user's claims change only under the lock of the user's row.
--- In braces are names of tables and columns, and places of values.
+-- In braces are names of tables and columns, places of values, and the most that an account counts.
 
 -- name: has_schema
-SELECT to_regclass('gateway_meta') IS NOT NULL;
+-- Not to_regclass alone: only the lock on pg_class lets the server see a table that another process made just now.
+SELECT EXISTS (SELECT FROM pg_class WHERE oid = to_regclass('gateway_meta'));
 
 -- name: schema_version
 SELECT value FROM gateway_meta WHERE name = 'schema_version';
@@ -163,10 +164,12 @@ WITH account AS (
     UPDATE gateway_users SET reserved_nano = reserved_nano + $3
     WHERE id = $2 AND deleted_at IS NULL AND NOT blocked
         AND (period_ends_at IS NULL OR $4 < period_ends_at)
-        AND (
-            limit_nano IS NULL
-            OR (spent_nano + reserved_nano < limit_nano AND spent_nano + reserved_nano + $3 <= limit_nano)
-        )
+        AND CASE
+            WHEN limit_nano IS NULL THEN reserved_nano <= {max_nano} - $3
+            ELSE
+                spent_nano::numeric + reserved_nano < limit_nano
+                AND spent_nano::numeric + reserved_nano + $3 <= limit_nano
+        END
         AND NOT EXISTS (SELECT FROM gateway_claims WHERE gateway_claims.id = $1)
     RETURNING id
 )
@@ -231,13 +234,13 @@ sums AS (
                 WHERE u.period_started_at IS NULL OR settled.made_at >= u.period_started_at
             ),
             0
-        )::bigint AS cost_nano
+        ) AS cost_nano
     FROM settled JOIN gateway_users AS u ON u.id = settled.user_id
     GROUP BY u.id
 )
 UPDATE gateway_users AS u SET
     reserved_nano = u.reserved_nano - sums.held_nano,
-    spent_nano = u.spent_nano + sums.cost_nano
+    spent_nano = least(u.spent_nano + sums.cost_nano, {max_nano})::bigint
 FROM sums
 WHERE u.id = sums.id;
 

@@ -7,27 +7,28 @@ and then claims, so that none waits for another that waits for it. Decides as ``
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, fields
+from dataclasses import astuple
 from datetime import datetime
 from typing import Any
 
 from ..postgres_schema import Connection, affected
 from ..statements import statements
-from .accounts import Account
+from .accounts import MAX_ACCOUNT_NANO, Account
 from .contract import Claim, Settlement, Verdict
+from .rows import ACCOUNT_COLUMNS
 
 LOT = 1000
 """At most so many expired claims are let go or forgotten in one transaction: what is done stays done, also if
 the time does not suffice for all."""
 
 _SQL = statements("store_postgres")
-_ACCOUNT = tuple(each.name for each in fields(Account))
+_HOLD_AT_ONCE, _SETTLE = (_SQL[name].format(max_nano=MAX_ACCOUNT_NANO) for name in ("hold_at_once", "settle"))
 
 
 async def hold_at_once(connection: Connection, claim: Claim) -> bool:
     """Hold ``claim`` with one statement; False if that does not tell, because there is no room, a period is
     over, or the claim or its user is not as usual. Nothing was changed then."""
-    return affected(await connection.execute(_SQL["hold_at_once"], *_values(claim))) == 1
+    return affected(await connection.execute(_HOLD_AT_ONCE, *_values(claim))) == 1
 
 
 async def hold(connection: Connection, claim: Claim) -> Verdict:
@@ -60,7 +61,7 @@ async def settle(connection: Connection, settlements: Sequence[Settlement]) -> N
     async with connection.whole():
         users = await _lock_claimants(connection, list(costs))
         if users:
-            await connection.execute(_SQL["settle"], list(costs), list(costs.values()), users)
+            await connection.execute(_SETTLE, list(costs), list(costs.values()), users)
 
 
 async def sweep(connection: Connection, now: datetime) -> int:
@@ -117,4 +118,4 @@ def _written(account: Account) -> tuple[Any, ...]:
 
 
 def _account(row: Mapping[str, Any]) -> Account:
-    return Account(**{name: row[name] for name in _ACCOUNT})
+    return Account(**{name: row[name] for name in ACCOUNT_COLUMNS})
