@@ -15,6 +15,7 @@ from ..errors import StoreConflict
 from ..postgres_schema import Connection, affected
 from ..statements import statements
 from .accounts import Account, new_account
+from .postgres_texts import is_kept
 from .records import ApiKey, Budget, KeyHolder, PriceEntry, Record, User, to_millisecond
 from .rows import changed_values, columns, from_row, to_row, with_account
 
@@ -41,7 +42,7 @@ async def add(connection: Connection, record: Record) -> None:
 
 
 async def get(connection: Connection, kind: type[R], id: str) -> R | None:
-    if not _is_kept(id):
+    if not is_kept(id):
         return None
     row = await connection.fetchrow(_statement("get", kind), id)
     return None if row is None else from_row(kind, row)
@@ -50,7 +51,7 @@ async def get(connection: Connection, kind: type[R], id: str) -> R | None:
 async def page(
     connection: Connection, kind: type[R], after: str | None, limit: int, where: Mapping[str, Any]
 ) -> Sequence[R]:
-    if not _is_kept(after, *where.values()):
+    if not is_kept(after, *where.values()):
         return ()
     conditions, values = _conditions(kind, after, where)
     text = f" WHERE {' AND '.join(conditions)}" if conditions else ""
@@ -60,7 +61,7 @@ async def page(
 
 async def update(connection: Connection, kind: type[R], id: str, changes: Mapping[str, Any]) -> R | None:
     values = changed_values(kind, changes)
-    if not values or not _is_kept(id):
+    if not values or not is_kept(id):
         return await get(connection, kind, id)
     if kind is User and "budget_id" in values:
         row = await _change_budget(connection, id, values)
@@ -72,7 +73,7 @@ async def update(connection: Connection, kind: type[R], id: str, changes: Mappin
 
 
 async def remove(connection: Connection, kind: type[R], id: str) -> bool:
-    if not _is_kept(id):
+    if not is_kept(id):
         return False
     if kind is not Budget:
         return await _delete(connection, kind, id)
@@ -87,7 +88,7 @@ async def remove(connection: Connection, kind: type[R], id: str) -> bool:
 
 
 async def find_key(connection: Connection, secret_hash: str) -> KeyHolder | None:
-    if not _is_kept(secret_hash):
+    if not is_kept(secret_hash):
         return None
     row = await connection.fetchrow(_FIND_KEY, secret_hash)
     if row is None:
@@ -96,7 +97,7 @@ async def find_key(connection: Connection, secret_hash: str) -> KeyHolder | None
 
 
 async def touch_keys(connection: Connection, used: Mapping[str, datetime]) -> None:
-    moments = {id: to_millisecond(at) for id, at in used.items() if _is_kept(id)}
+    moments = {id: to_millisecond(at) for id, at in used.items() if is_kept(id)}
     if moments:
         await connection.execute(_SQL["touch_keys"], list(moments), list(moments.values()))
 
@@ -120,7 +121,7 @@ async def _new_account(connection: Connection, budget_id: str | None) -> Account
     now = to_millisecond(datetime.now(UTC))
     if budget_id is None:
         return new_account(None, None, now)
-    budget = await connection.fetchrow(_SQL["read_budget"], budget_id) if _is_kept(budget_id) else None
+    budget = await connection.fetchrow(_SQL["read_budget"], budget_id) if is_kept(budget_id) else None
     if budget is None:
         raise StoreConflict("budget_id", "there is no such budget")
     return new_account(budget["limit_nano"], budget["reset_every_s"], now)
@@ -184,19 +185,7 @@ def _part(kind: type[R], row: Mapping[str, Any]) -> R:
 _FIND_KEY = _SQL["find_key"].format(names=", ".join([*_aliased(ApiKey, "k"), *_aliased(User, "u")]))
 
 
-# --- texts
-
-
-def _is_kept(*values: Any) -> bool:
-    """Whether PostgreSQL keeps these values: no text with a NUL in it, or with half a character."""
-    return not any(isinstance(value, str) and _has_flaw(value) for value in values)
-
-
-def _has_flaw(text: str) -> bool:
-    return "\0" in text or any("\ud800" <= each <= "\udfff" for each in text)
-
-
 def _refuse_what_is_not_kept(row: Mapping[str, Any]) -> None:
     for name, value in row.items():
-        if not _is_kept(value):
+        if not is_kept(value):
             raise StoreConflict(name, "holds a character that the database does not keep")
