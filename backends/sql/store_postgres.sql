@@ -8,7 +8,7 @@
 SELECT EXISTS (SELECT FROM pg_class WHERE oid = to_regclass('gateway_meta'));
 
 -- name: schema_version
-SELECT value FROM gateway_meta WHERE name = 'schema_version';
+SELECT value::bigint FROM gateway_meta WHERE name = 'schema_version';
 
 -- name: lock_schema
 SELECT pg_advisory_xact_lock(hashtext('tallygate'), hashtext('gateway_meta'));

@@ -32,8 +32,8 @@ async def _fits(connection: Connection) -> bool:
     """False if the tables are missing."""
     if not await connection.fetchval(_SQL["has_schema"]):
         return False
-    version = int(await connection.fetchval(_SQL["schema_version"]))
-    if version > SCHEMA_VERSION:
+    version = await connection.fetchval(_SQL["schema_version"])
+    if version is not None and version > SCHEMA_VERSION:
         text = f"the store has schema {version}, this program knows {SCHEMA_VERSION}"
         raise StoreUnavailable("schema_newer", text)
-    return True
+    return version is not None

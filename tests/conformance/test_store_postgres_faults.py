@@ -114,6 +114,33 @@ async def test_a_newer_schema_is_left_alone(postgres: OwnSchema, migrate: bool) 
         assert await found(store, User, "user-1")
 
 
+@pytest.mark.parametrize("change", ["UPDATE gateway_meta SET value = 'x'", "DELETE FROM gateway_meta"])
+async def test_a_schema_of_no_known_version_is_trouble(postgres: OwnSchema, change: str) -> None:
+    async with _opened(postgres) as store:
+        await store.migrate()
+    await postgres.run(change)
+
+    async with _opened(postgres) as store:
+        for call in (store.get(User, "user-1"), store.ping(), store.migrate()):
+            await _trouble(call)
+
+
+async def test_ids_are_in_the_order_of_bytes_whatever_the_database_is_set_to(postgres: OwnSchema) -> None:
+    async with _opened(postgres) as store:
+        await store.migrate()
+    sql = (
+        "SELECT table_name FROM information_schema.columns"
+        " WHERE table_schema = $1 AND column_name = 'id' AND collation_name = 'C' ORDER BY table_name"
+    )
+
+    assert [row["table_name"] for row in await postgres.fetch(sql, postgres.name)] == [
+        "gateway_budgets",
+        "gateway_keys",
+        "gateway_prices",
+        "gateway_users",
+    ]
+
+
 async def test_a_schema_that_somebody_else_is_making_is_waited_for_in_bounds(postgres: OwnSchema) -> None:
     sql = "SELECT pg_advisory_xact_lock(hashtext('tallygate'), hashtext('gateway_meta'))"
 
