@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequenc
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from logging import getLogger
-from ssl import SSLCertVerificationError
 from typing import Any, ClassVar, Literal, Self, TypeAlias, TypeVar
 from uuid import UUID
 
@@ -22,11 +21,12 @@ import asyncpg  # type: ignore[import-untyped]
 from pydantic import ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from . import postgres_queries as queries
-from .errors import SinkBatchRejected, SinkError, SinkFatal, SinkRetryable
+from .errors import SinkBatchRejected, SinkFatal, SinkRetryable
 from .numbers import NumberedRow, Run
 from .postgres_address import dsn_problem
-from .postgres_codes import MISSING_PARTITION, READ_ONLY, server_error
-from .postgres_connections import CLOSE_S, Connections, Driver, Session
+from .postgres_codes import READ_ONLY
+from .postgres_connections import CLOSE_S, Connections, Session
+from .postgres_driver import SINK_DRIVER, UNFIT, connections_to, is_missing_partition
 from .postgres_schema import BOOTS, Schema, affected
 from .record import COLUMNS, Batch, Boot, UsageRecord
 from .sink import Capabilities, Committed, SinkOptions
@@ -38,14 +38,11 @@ COPY_ABOVE_ROWS = 1000
 """Larger batches are copied into a temporary table first; for smaller ones that costs more than it saves."""
 RETIRE_EVERY_S = 3600.0
 
-_IDLE_S = 60.0
 _IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_]{0,49}"  # 63 bytes at most, with _202601 behind it
 _FIELDS = operator.attrgetter(*COLUMNS)
 _TIMESTAMP = COLUMNS.index("timestamp")
 _FIRST, _END = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
 """Times that are stored; far beyond, the driver makes infinity of them."""
-_UNFIT = (TypeError, ValueError, ArithmeticError, AttributeError)
-"""What the driver raises for a value that it cannot send, beside errors of its own."""
 
 Columns: TypeAlias = list[tuple[Any, ...]]
 T = TypeVar("T")
@@ -207,7 +204,7 @@ class PostgresSink:
             try:
                 return await store(session, columns)
             except asyncpg.CheckViolationError as error:
-                if not _is_missing_partition(error):
+                if not is_missing_partition(error):
                     raise
             await self._schema.make_partitions(session, set(columns[_TIMESTAMP]))
             return await store(session, columns)
@@ -275,43 +272,18 @@ def _is_cancelled() -> bool:
     return bool(task and task.cancelling())
 
 
-# --- connecting
-
-
 async def _connections(
     options: PostgresOptions, size: int, statement_timeout_s: float, command_timeout_s: float
 ) -> Connections:
-    """A pool without a connection; nothing is sent."""
-    patience = str(max(1, round(statement_timeout_s * 1000)))
-    pool = await asyncpg.create_pool(
+    return await connections_to(
         options.dsn.get_secret_value(),
-        min_size=0,
-        max_size=size,
-        max_inactive_connection_lifetime=_IDLE_S,
-        timeout=options.acquire_timeout_s,
-        command_timeout=command_timeout_s,
-        reset=_keep_as_it_is,
-        **_settings(options.pgbouncer, patience),
-    )
-    return Connections(
-        pool,
-        _DRIVER,
+        SINK_DRIVER,
+        size=size,
         acquire_timeout_s=options.acquire_timeout_s,
-        begin=f"BEGIN; SET LOCAL statement_timeout = {patience}",
+        statement_timeout_s=statement_timeout_s,
+        command_timeout_s=command_timeout_s,
         is_pooled=options.pgbouncer,
     )
-
-
-def _settings(is_pooled: bool, patience: str) -> dict[str, Any]:
-    """A pooler hands no settings on, and has no place for prepared statements."""
-    if is_pooled:
-        return {"statement_cache_size": 0}
-    settings = {"statement_timeout": patience, "idle_in_transaction_session_timeout": patience}
-    return {"server_settings": {"application_name": "tallygate", **settings}}
-
-
-async def _keep_as_it_is(connection: Any) -> None:
-    """Nothing that we do outlives its transaction, so a connection that is given back needs no reset."""
 
 
 # --- rows
@@ -323,7 +295,7 @@ def _columns(rows: Sequence[UsageRecord]) -> Columns:
         if not all(_FIRST <= row.timestamp < _END for row in rows):
             raise OverflowError
         return list(zip(*map(_FIELDS, sorted(rows, key=lambda row: row.id)), strict=True))
-    except _UNFIT as error:
+    except UNFIT as error:
         raise SinkBatchRejected(type(error).__name__, "a row has no usable time, or no id") from None
 
 
@@ -332,47 +304,6 @@ def _values_refused() -> Iterator[None]:
     """What the driver raises for a value that it cannot send, before it sends anything of the statement."""
     try:
         yield
-    except _UNFIT as error:
+    except UNFIT as error:
         name = type(error).__name__
         raise SinkBatchRejected(name, "a row holds a value that cannot be sent") from None
-
-
-# --- errors
-
-
-@contextmanager
-def _translated(is_connecting: bool) -> Iterator[None]:
-    """What the driver or the operating system raises, as one of the contract's errors. None of these has a
-    text that could hold a row's, or the password."""
-    try:
-        yield
-    except SinkError:
-        raise
-    except asyncpg.PostgresError as error:
-        raise _server_error(error, is_connecting) from None  # the error quotes the row
-    except SSLCertVerificationError as error:
-        raise SinkFatal("tls", f"the server's certificate: {error.verify_message}") from error
-    except TimeoutError:
-        raise SinkRetryable("timeout", "no answer in time", ambiguous=not is_connecting) from None
-    except OSError as error:
-        text = error.strerror or type(error).__name__
-        raise SinkRetryable("connection", text, ambiguous=not is_connecting) from error
-    except asyncpg.TargetServerAttributeNotMatched:
-        raise SinkRetryable(READ_ONLY, "no server of this kind among the hosts", ambiguous=False) from None
-    except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-        if is_connecting and isinstance(error, ValueError):
-            raise SinkFatal("configuration", "the dsn cannot be used") from None
-        raise SinkRetryable(type(error).__name__, ambiguous=not is_connecting) from error
-
-
-def _server_error(error: asyncpg.PostgresError, is_connecting: bool) -> SinkError:
-    if error.sqlstate == MISSING_PARTITION and _is_missing_partition(error):
-        return SinkRetryable(MISSING_PARTITION, "a partition was dropped meanwhile", ambiguous=False)
-    return server_error(error.sqlstate, error.message or "", is_connecting=is_connecting)
-
-
-def _is_missing_partition(error: asyncpg.PostgresError) -> bool:
-    return error.sqlstate == MISSING_PARTITION and not error.constraint_name
-
-
-_DRIVER = Driver(_translated, (asyncpg.PostgresError, SinkFatal, *_UNFIT), asyncpg.InterfaceError)

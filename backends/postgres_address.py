@@ -30,3 +30,12 @@ def _port(host: str) -> int:
     """Raises ``ValueError`` if it is no number."""
     port = host.rpartition("]")[2].partition(":")[2]
     return int(port) if port else 5432
+
+
+def without_pooler_switch(dsn: str) -> tuple[str, bool]:
+    """``dsn`` without ``pgbouncer=…`` in its query, which no server knows, and whether that says ``true``: a
+    pooler in transaction mode is in between."""
+    address, _, query = dsn.partition("?")
+    settings = query.split("&") if query else []
+    others = [each for each in settings if not each.startswith("pgbouncer=")]
+    return "?".join([address, *filter(None, ["&".join(others)])]), "pgbouncer=true" in settings

@@ -29,7 +29,7 @@ _ROLLED_BACK = {
     "57014",
     "57P03",
 }
-_SET_SWITCH = "; behind pgbouncer in transaction mode set `pgbouncer: true`"
+_SET_SWITCH = "; behind pgbouncer in transaction mode set `pgbouncer: true`, of a store `?pgbouncer=true`"
 _POOLER_MIXES_STATEMENTS = ("26000", "42P05")
 _POOLER_REFUSES_SETTINGS = "unsupported startup parameter"
 

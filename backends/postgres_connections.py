@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from .errors import SinkBatchRejected, SinkRetryable
+from .errors import SinkRetryable
 
 CLOSE_S = 1.0
 """How long a server may take to hear that we leave."""
@@ -32,14 +32,20 @@ class Pool(Protocol):
 
     def terminate(self) -> None: ...
 
+    def get_size(self) -> int: ...
+
+    def get_idle_size(self) -> int: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Driver:
     """The driver's errors. ``translated(is_connecting)``: within, they are the contract's. ``refusals``: the
-    connection is as good after these as before. ``is_gone``: the connection is not ours any more."""
+    connection is as good after these as before; ``refused``: so it is after these of the contract.
+    ``is_gone``: the connection is not ours any more."""
 
     translated: Callable[[bool], AbstractContextManager[None]]
     refusals: tuple[type[Exception], ...]
+    refused: tuple[type[Exception], ...]
     is_gone: type[Exception]
 
 
@@ -63,7 +69,7 @@ class Connections:
         try:
             with self._driver.translated(False):
                 yield Session(connection, self._driver.refusals, self._begin, self._is_pooled)
-        except SinkBatchRejected:
+        except self._driver.refused:
             raise
         except BaseException:
             with suppress(self._driver.is_gone):  # given back already, by losing the server
@@ -71,6 +77,11 @@ class Connections:
             raise
         finally:
             await self._pool.release(connection)
+
+    def counts(self) -> dict[str, int]:
+        """How many connections are ``in_use`` and ``idle``. Asks nobody."""
+        idle = self._pool.get_idle_size()
+        return {"in_use": self._pool.get_size() - idle, "idle": idle}
 
     def terminate(self) -> None:
         """End all connections at once."""

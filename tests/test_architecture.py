@@ -21,7 +21,7 @@ DRIVERS = {
         "backends.dead_letters.store",
         "backends.store.sqlite",
     ),
-    "asyncpg": ("backends.postgres", "backends.store.postgres"),
+    "asyncpg": ("backends.postgres", "backends.postgres_driver", "backends.store.postgres"),
     "motor": ("backends.mongo",),
     "pymongo": ("backends.mongo", "backends.store.mongo"),
     "bson": ("backends.mongo", "backends.store.mongo"),
