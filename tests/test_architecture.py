@@ -17,8 +17,8 @@ DRIVERS = {
     "sqlite3": ("backends.sqlite", "backends.spool", "backends.dead_letters.store", "backends.store.sqlite"),
     "asyncpg": ("backends.postgres", "backends.store.postgres"),
     "motor": ("backends.mongo",),
-    "pymongo": ("backends.mongo", "backends.store.mongo"),
-    "bson": ("backends.mongo", "backends.store.mongo"),
+    "pymongo": ("backends.mongo", "backends.store.mongo", "backends.store.mongo_driver"),
+    "bson": ("backends.mongo", "backends.store.mongo_driver"),
     "clickhouse_connect": ("backends.clickhouse",),
 }
 """Who may import each. The local files are SQLite's too, whatever the sink."""
