@@ -18,6 +18,8 @@ from .records import User
 
 TRIES = 50
 """How often a move may meet a document that had changed. Each time somebody else had come further."""
+SEEN = ("_id", "claims", "spent_nano", "available_nano", "period_started_at")
+"""The fields that a settlement depends on."""
 PAGE = 200
 """How many users are looked at with one question."""
 
@@ -39,7 +41,7 @@ class Table(Protocol):
 
     async def change_all(self, move: Move) -> int: ...
 
-    async def changed(self, move: Move, *, without: Sequence[str] = ()) -> Document | None: ...
+    async def changed(self, move: Move) -> Document | None: ...
 
     async def delete(self, condition: Document) -> bool: ...
 
@@ -70,9 +72,7 @@ class Accounts:
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         """As the contract says: first as if each claim were held and to be charged, which most are."""
         left = {each.claim.id.hex: each for each in reversed(settlements)}
-        likely = [
-            moves.settle(Held.of(each.claim), each.cost_nano, is_charged=True) for each in left.values()
-        ]
+        likely = [moves.settle(Held.of(each.claim), each.cost_nano) for each in left.values()]
         done = await self._users.change_each(likely)
         for _ in range(TRIES):
             if done == len(left):
@@ -110,11 +110,10 @@ class Accounts:
         pending: dict[str, Move] = {}
         for first in range(0, len(users), PAGE):
             condition = {"_id": {"$in": users[first : first + PAGE]}}
-            for found in await self._users.find(condition, PAGE, only=("_id", "claims", "period_started_at")):
+            for found in await self._users.find(condition, PAGE, only=SEEN):
                 for claim in held(found):
                     if (each := settlements.get(claim.key)) and each.claim.user_id == claim.user_id:
-                        is_charged = moves.is_charged(claim, found["period_started_at"])
-                        pending[claim.key] = moves.settle(claim, each.cost_nano, is_charged=is_charged)
+                        pending[claim.key] = moves.settle_seen(claim, each.cost_nano, found)
         return pending
 
     async def _sweep(self, page: Sequence[Document], now: datetime) -> int:

@@ -113,13 +113,13 @@ class Table:
         """Do ``move`` to every document that matches; to how many."""
         return (await self._collection.update_many(*map(_wide, move))).matched_count
 
-    async def changed(self, move: Move, *, without: Sequence[str] = ()) -> Document | None:
-        """The document after ``move``, less some fields; None if none matched. Raises ``Duplicate``."""
+    async def changed(self, move: Move) -> Document | None:
+        """The whole document after ``move``, for not every server can leave fields out; None if none matched.
+        Raises ``Duplicate``."""
         try:
             found: Document | None = await self._collection.find_one_and_update(
                 _wide(move[0]),
                 _wide(move[1]),
-                projection=dict.fromkeys(without, 0) or None,
                 return_document=ReturnDocument.AFTER,
             )
         except DuplicateKeyError:

@@ -2,8 +2,8 @@
 
 Nothing here needs a transaction, for a server alone has none, nor arithmetic on the server, which not every
 server knows. So the claims are in the document of their user, ``available_nano`` beside them is what is left
-of the limit (of 0 without one), and what an update counts with stands in its filter: either the document
-still is as it was read, or the move does not happen.
+of the limit (of all that can be counted, without one), and what an update counts with stands in its filter:
+either the document still is as it was read, or the move does not happen.
 
 Beyond its record such a document has ``available_nano``; ``claims`` by the hex of their ids; ``holds``, how
 many claims ever came; ``sweep_at``, before which no claim wants looking after, absent if there is none; and
@@ -17,16 +17,19 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any, Self, TypeAlias
 
-from .accounts import Account, limited
+from .accounts import MAX_ACCOUNT_NANO, Account, limited
 from .contract import SWEPT_KEPT_S, Claim
-from .mongo_documents import ACCOUNT, TERMS, Document, account
-from .records import User
+from .mongo_documents import TERMS, Document, account
+from .records import MAX_NANO_USD, User
+from .rows import ACCOUNT_COLUMNS, account_of
 
 Move: TypeAlias = tuple[Document, Document]
 """A filter and an update."""
 
-SEEN_BY_LIMIT = (*ACCOUNT, "budget_id", "budget_version")
+SEEN_BY_LIMIT = (*ACCOUNT_COLUMNS, "budget_id", "budget_version")
 """The fields that ``limit`` reads."""
+_LEAST_AVAILABLE = MAX_NANO_USD - MAX_ACCOUNT_NANO
+"""Down to here the cost of calls is counted, so that under any other limit the number still fits 64 bits."""
 _KEPT = timedelta(seconds=SWEPT_KEPT_S)
 
 
@@ -44,6 +47,10 @@ class Held:
     @classmethod
     def of(cls, claim: Claim) -> Self:
         return cls(claim.user_id, claim.id.hex, claim.amount_nano, claim.made_at, claim.expires_at)
+
+    def holds(self) -> int:
+        """What of the account is held by it."""
+        return 0 if self.is_swept else self.amount_nano
 
     def is_expired(self, now: datetime) -> bool:
         """Whether it is to be let go."""
@@ -69,7 +76,8 @@ def held(found: Mapping[str, Any]) -> Iterator[Held]:
 def hold(claim: Claim) -> Move:
     """As ``Account.has_room_for`` says, and only in a period that is not over."""
     key, amount = claim.id.hex, claim.amount_nano
-    room = {"$or": [{"limit_nano": None}, {"available_nano": {"$gte": max(amount, 1)}}]}
+    countable = {"limit_nano": None, "reserved_nano": {"$lte": MAX_ACCOUNT_NANO - amount}}
+    room = {"$or": [countable, {"limit_nano": {"$ne": None}, "available_nano": {"$gte": max(amount, 1)}}]}
     period = {"$or": [{"period_ends_at": None}, {"period_ends_at": {"$gt": claim.made_at}}]}
     condition = {
         "_id": claim.user_id,
@@ -96,21 +104,27 @@ def forget(claim: Held) -> Move:
     return _guard(claim), {"$unset": {f"claims.{claim.key}": ""}}
 
 
-def settle(claim: Held, cost_nano: int, *, is_charged: bool) -> Move:
-    """As ``Account.holding`` and ``Account.charged`` say."""
-    freed = 0 if claim.is_swept else claim.amount_nano
-    spent = cost_nano if is_charged else 0
-    began_later = {"period_started_at": {"$gt": claim.made_at}}
-    counts = {"$or": [{"period_started_at": None}, {"period_started_at": {"$lte": claim.made_at}}]}
-    return {**_guard(claim), **(counts if is_charged else began_later)}, {
-        "$inc": {"reserved_nano": -freed, "spent_nano": spent, "available_nano": freed - spent},
-        "$unset": {f"claims.{claim.key}": ""},
-    }
+def settle(claim: Held, cost_nano: int) -> Move:
+    """As ``Account.holding`` and ``Account.charged`` say, in the period in which the claim was made, while
+    all of the cost can be counted."""
+    now = {"$or": [{"period_started_at": None}, {"period_started_at": {"$lte": claim.made_at}}]}
+    spent = {"spent_nano": {"$lte": MAX_ACCOUNT_NANO - cost_nano}}
+    left = {"available_nano": {"$gte": _LEAST_AVAILABLE + cost_nano - claim.holds()}}
+    return {**_guard(claim), **now, **spent, **left}, _settling(claim, cost_nano)
 
 
-def is_charged(claim: Held, period_started_at: datetime | None) -> bool:
-    """Whether ``settle`` has to charge in the period that began then."""
-    return period_started_at is None or period_started_at <= claim.made_at
+def settle_seen(claim: Held, cost_nano: int, found: Mapping[str, Any]) -> Move:
+    """The same for a claim in ``found``, whatever that is like. An account that spent more than can be
+    counted stays there, a little earlier than with ``Account.charged``: what is left is counted, too."""
+    started_at = found["period_started_at"]
+    if started_at and started_at > claim.made_at:
+        return {**_guard(claim), "period_started_at": {"$gt": claim.made_at}}, _settling(claim, 0)
+    left = found["available_nano"] + claim.holds() - _LEAST_AVAILABLE
+    countable = max(0, min(cost_nano, left, MAX_ACCOUNT_NANO - found["spent_nano"]))
+    if countable == cost_nano:
+        return settle(claim, cost_nano)
+    condition = {**_guard(claim), **_same(found, "spent_nano", "available_nano", "period_started_at")}
+    return condition, _settling(claim, countable)
 
 
 def look_again(found: Mapping[str, Any]) -> Move:
@@ -119,6 +133,18 @@ def look_again(found: Mapping[str, Any]) -> Move:
     if moments := [each.sweep_at() for each in held(found)]:
         return condition, {"$set": {"sweep_at": min(moments)}}
     return condition, {"$unset": {"sweep_at": ""}}
+
+
+def _settling(claim: Held, spent_nano: int) -> Document:
+    freed = claim.holds()
+    return {
+        "$inc": {"reserved_nano": -freed, "spent_nano": spent_nano, "available_nano": freed - spent_nano},
+        "$unset": {f"claims.{claim.key}": ""},
+    }
+
+
+def _limit(limit_nano: int | None) -> int:
+    return MAX_ACCOUNT_NANO if limit_nano is None else limit_nano
 
 
 def _guard(claim: Held) -> Document:
@@ -136,7 +162,7 @@ def _guard(claim: Held) -> Document:
 
 def new_fields(account: Account, version: int) -> Document:
     """The fields of a new user's document that are not those of its record, and those of its account."""
-    left = (account.limit_nano or 0) - account.spent_nano - account.reserved_nano
+    left = _limit(account.limit_nano) - account.spent_nano - account.reserved_nano
     more = {"available_nano": left, "claims": {}, "holds": 0, "budget_version": version}
     return {**asdict(account), **more}
 
@@ -153,8 +179,8 @@ def roll(found: Mapping[str, Any], now: datetime) -> Move:
 
 def begin(found: Mapping[str, Any], new: Account, version: int, more: Document) -> Move:
     """A new account with nothing spent, in which what is held stays held; and ``more`` of the record."""
-    freed = (new.limit_nano or 0) - (found["limit_nano"] or 0) + found["spent_nano"]
-    account_fields = {name: getattr(new, name) for name in ACCOUNT if name != "reserved_nano"}
+    freed = _limit(new.limit_nano) - _limit(found["limit_nano"]) + found["spent_nano"]
+    account_fields = {name: getattr(new, name) for name in ACCOUNT_COLUMNS if name != "reserved_nano"}
     return _same(found, "spent_nano", "limit_nano"), {
         "$inc": {"available_nano": freed},
         "$set": {**account_fields, "budget_version": version, **more},
@@ -182,7 +208,7 @@ def limit_all(found: Mapping[str, Any], budget: Mapping[str, Any], condition: Do
 
 def spend(user: User, spent_nano: int) -> Move:
     """``spent_nano`` instead, if the account still is that of ``user`` and holds nothing."""
-    condition = {"_id": user.id, **{name: getattr(user, name) for name in ACCOUNT}}
+    condition = {"_id": user.id, **asdict(account_of(user))}
     difference = {"available_nano": user.spent_nano - spent_nano}
     return condition, {"$inc": difference, "$set": {"spent_nano": spent_nano}}
 
@@ -190,7 +216,7 @@ def spend(user: User, spent_nano: int) -> Move:
 def _limiting(found: Mapping[str, Any], budget: Mapping[str, Any], period: Document) -> Document:
     terms = {name: budget[name] for name in TERMS}
     return {
-        "$inc": {"available_nano": budget["limit_nano"] - (found["limit_nano"] or 0)},
+        "$inc": {"available_nano": budget["limit_nano"] - _limit(found["limit_nano"])},
         "$set": {**terms, **period, "budget_version": budget["version"]},
     }
 

@@ -16,8 +16,9 @@ from ..errors import StoreConflict
 from . import mongo_moves as moves
 from .accounts import new_account
 from .mongo_accounts import PAGE, TRIES, Table, contention
-from .mongo_documents import TERMS, Document, changed_fields, document, fields_of, matching, record
+from .mongo_documents import TERMS, Document, document, fields_of, matching, record
 from .records import ApiKey, Budget, PriceEntry, Record, User, to_millisecond
+from .rows import changed_values
 
 R = TypeVar("R", bound=Record)
 
@@ -27,6 +28,8 @@ _TAKEN: Mapping[type[Any], tuple[str, str]] = {
     ApiKey: ("secret_hash", "another key has this secret"),
     PriceEntry: ("effective_at", "this model has another price from this time on"),
 }
+_ALONE: Mapping[type[Any], Sequence[str]] = {ApiKey: ("secret_hash",), PriceEntry: ("model", "effective_at")}
+"""The fields that no two records of a kind have alike; there are indexes that see to it."""
 
 
 class Duplicate(Exception):
@@ -64,7 +67,7 @@ class Records:
 
     async def update(self, kind: type[R], id: str, changes: Mapping[str, Any]) -> R | None:
         """As the contract says. Raises ``ValueError`` for fields that cannot be changed."""
-        values = changed_fields(kind, changes)
+        values = changed_values(kind, changes)
         if kind is User and "budget_id" in values:
             found = await self._begin(id, values)
         elif kind is Budget and any(name in values for name in TERMS):
@@ -101,10 +104,22 @@ class Records:
         raise StoreConflict(*_TAKEN[type(new)])
 
     async def _change(self, kind: type[R], id: str, values: Document) -> Document | None:
+        """Asks before it changes what has to be unique: not every server can tell afterwards what was wrong."""
+        if any(name in values for name in _ALONE.get(kind, ())):
+            await self._check_alone(kind, id, values)
         try:
-            return await self._tables[kind.kind].changed(({"_id": id}, {"$set": values}), without=("claims",))
+            return await self._tables[kind.kind].changed(({"_id": id}, {"$set": values}))
         except Duplicate:
             raise StoreConflict(*_TAKEN[kind]) from None
+
+    async def _check_alone(self, kind: type[R], id: str, values: Document) -> None:
+        table = self._tables[kind.kind]
+        found = await table.find_one({"_id": id})
+        if found is None:
+            return
+        wanted = {name: values.get(name, found[name]) for name in _ALONE[kind]}
+        if await table.find({**wanted, "_id": {"$ne": id}}, 1, only=("_id",)):
+            raise StoreConflict(*_TAKEN[kind])
 
     # --- a user and a budget
 
@@ -131,7 +146,7 @@ class Records:
                 if found is None:
                     return None
                 move = moves.begin(found, account, budget["version"], values)
-                if changed := await self._users.changed(move, without=("claims",)):
+                if changed := await self._users.changed(move):
                     return changed
             raise contention()
         finally:
