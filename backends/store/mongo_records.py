@@ -104,7 +104,7 @@ class Records:
         raise StoreConflict(*_TAKEN[type(new)])
 
     async def _change(self, kind: type[R], id: str, values: Document) -> Document | None:
-        """Asks before it changes what has to be unique: not every server can tell afterwards what was wrong."""
+        """Asks before it changes what has to be unique: not every server tells afterwards what was wrong."""
         if any(name in values for name in _ALONE.get(kind, ())):
             await self._check_alone(kind, id, values)
         try:
