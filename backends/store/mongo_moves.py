@@ -120,11 +120,11 @@ def settle_seen(claim: Held, cost_nano: int, found: Mapping[str, Any]) -> Move:
     if started_at and started_at > claim.made_at:
         return {**_guard(claim), "period_started_at": {"$gt": claim.made_at}}, _settling(claim, 0)
     left = found["available_nano"] + claim.holds() - _LEAST_AVAILABLE
-    countable = max(0, min(cost_nano, left, MAX_ACCOUNT_NANO - found["spent_nano"]))
-    if countable == cost_nano:
+    countable = min(left, MAX_ACCOUNT_NANO - found["spent_nano"])
+    if countable >= cost_nano:
         return settle(claim, cost_nano)
     condition = {**_guard(claim), **_same(found, "spent_nano", "available_nano", "period_started_at")}
-    return condition, _settling(claim, countable)
+    return condition, _settling(claim, max(0, countable))
 
 
 def look_again(found: Mapping[str, Any]) -> Move:
