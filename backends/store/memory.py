@@ -102,7 +102,8 @@ class MemoryStore:
     async def find_key(self, secret_hash: str) -> KeyHolder | None:
         for key in cast("Iterator[ApiKey]", iter(self._records["key"].values())):
             if secret_hash in (key.secret_hash, key.previous_hash):
-                return KeyHolder(key, self._user(key.user_id))
+                user = await self.get(User, key.user_id)
+                return KeyHolder(key, user) if user else None
         return None
 
     async def touch_keys(self, used: Mapping[str, datetime]) -> None:
