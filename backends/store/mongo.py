@@ -17,7 +17,6 @@ from typing import Any, ClassVar, ParamSpec, Self, TypeVar
 import pymongo
 
 from ..calls import Calls, take_leave
-from ..errors import StoreUnavailable
 from .contract import BudgetStrategy, Claim, Settlement, StoreOptions, Verdict
 from .mongo_accounts import Accounts
 from .mongo_documents import record
@@ -173,9 +172,7 @@ class MongoStore:
         if found is None:
             return None
         user = await self._users.find_one({"_id": found["user_id"]}, without=("claims",))
-        if user is None:
-            raise StoreUnavailable("record_unreadable", f"the key {found['_id']!r} has no user")
-        return KeyHolder(record(ApiKey, found), record(User, user))
+        return KeyHolder(record(ApiKey, found), record(User, user)) if user else None
 
     async def _keep_master_key(self, secret_hash: str) -> str:
         await self._meta.upsert("master_key", {"$setOnInsert": {"secret_hash": secret_hash}})

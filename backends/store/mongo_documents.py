@@ -13,7 +13,7 @@ from typing import Any, TypeAlias, TypeVar
 from ..errors import StoreUnavailable
 from .accounts import Account
 from .records import Record
-from .rows import ACCOUNT_COLUMNS, columns, from_row, to_row
+from .rows import ACCOUNT_COLUMNS, checked_names, columns, from_row, to_row
 
 R = TypeVar("R", bound=Record)
 Document: TypeAlias = dict[str, Any]
@@ -43,9 +43,7 @@ def account(found: Mapping[str, Any]) -> Account:
 
 def matching(kind: type[R], after: str | None, where: Mapping[str, Any] | None) -> Document:
     """The filter of ``Store.list``. Raises ``ValueError`` for a field that is none."""
-    if strange := {*(where or {})}.difference(columns(kind)):
-        raise ValueError(f"a {kind.kind} has no {', '.join(sorted(strange))}")
-    equal = [{_field(name): {"$eq": value}} for name, value in (where or {}).items()]
+    equal = [{_field(name): {"$eq": value}} for name, value in checked_names(kind, where or {}).items()]
     behind = [{"_id": {"$gt": after}}] if after is not None else []
     return {"$and": [*equal, *behind]} if equal or behind else {}
 

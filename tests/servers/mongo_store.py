@@ -25,8 +25,9 @@ async def served(mongo: OwnDatabase, **more: Any) -> AsyncIterator[StoreOptions]
 
 def store_options(mongo: OwnDatabase, *, port: int | None = None, **more: Any) -> StoreOptions:
     """The same with nothing between, or through ``port`` where a proxy listens."""
-    url = mongo.server.url if port is None else mongo.server.url_through(port)
-    parts = urlsplit(url)
-    source = "" if "authSource" in parts.query or not parts.username else "&authSource=admin"
-    named = parts._replace(path=f"/{mongo.name}", query=f"{parts.query}{source}".lstrip("&")).geturl()
+    given = urlsplit(mongo.server.url)
+    parts = urlsplit(mongo.server.url if port is None else mongo.server.url_through(port))
+    source = f"&authSource={given.path.strip('/') or 'admin'}"  # else it were the store's own database
+    query = parts.query if "authSource" in parts.query or not parts.username else parts.query + source
+    named = parts._replace(path=f"/{mongo.name}", query=query.lstrip("&")).geturl()
     return StoreOptions.model_validate({"url": named, "timeout_s": 10, **more})
