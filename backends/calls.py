@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
+from inspect import isawaitable
 from threading import Thread
 from typing import Any, TypeVar
 
@@ -60,6 +61,20 @@ class Calls:
         self._tasks.discard(task)
         if not task.cancelled():
             task.exception()  # perhaps nobody is left to hear of it
+
+
+async def take_leave(
+    leave: Callable[[], Awaitable[None]], close: Callable[[], object], patience_s: float
+) -> None:
+    """Let a driver say goodbye to its server by ``leave``, which may take ``patience_s`` seconds, and as long
+    to notice that it took too long. Then ``close``, which does not wait for the server any more."""
+    leaving = asyncio.ensure_future(leave())
+    await asyncio.wait({leaving}, timeout=patience_s)
+    if leaving.cancel():  # the server does not answer
+        await asyncio.wait({leaving}, timeout=patience_s)
+        rest = close()
+        if isawaitable(rest):
+            await rest
 
 
 def in_daemon_thread(function: Callable[[], object]) -> Awaitable[None]:

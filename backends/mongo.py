@@ -13,12 +13,10 @@ sockets open or do not notice. So both are left alone until the sink closes or i
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from importlib.util import find_spec
-from inspect import isawaitable
 from typing import Any, ClassVar, Literal, Self, TypeAlias, TypeVar, cast
 from uuid import UUID
 
@@ -42,9 +40,9 @@ from pymongo.errors import (
 from pymongo.uri_parser import parse_uri
 
 from . import mongo_audit
-from .calls import Calls, in_daemon_thread
+from .calls import Calls, in_daemon_thread, take_leave
 from .errors import Rejection, SinkBatchRejected, SinkFatal, SinkRetryable, SinkRowsRejected
-from .mongo_codes import FATAL, UNSTORABLE, code_text, server_error, settled
+from .mongo_codes import FATAL, UNSTORABLE, brief, code_text, server_error, settled
 from .mongo_documents import (
     NEWEST_FIRST,
     Document,
@@ -57,6 +55,7 @@ from .mongo_documents import (
     summed_fields,
 )
 from .mongo_schema import BOOTS, VERSIONS, Schema
+from .mongo_settings import client_settings
 from .numbers import NumberedRow, Run
 from .record import Batch, Boot, UsageRecord
 from .sink import Capabilities, Committed, SinkOptions
@@ -281,13 +280,7 @@ class MongoSink:
     async def _close(self) -> None:
         """Let go of calls and client, in bounded time."""
         await self._calls.close(_CLOSE_S)
-        leaving = asyncio.ensure_future(self._take_leave())
-        await asyncio.wait({leaving}, timeout=_CLOSE_S)
-        if leaving.cancel():  # the server does not answer; told again, the driver does not wait for it
-            await asyncio.wait({leaving}, timeout=_CLOSE_S)
-            rest: object = self._client.close()
-            if isawaitable(rest):
-                await rest
+        await take_leave(self._take_leave, self._client.close, _CLOSE_S)
 
     # --- connecting
 
@@ -304,7 +297,10 @@ class MongoSink:
 
 def _connect(options: MongoOptions) -> tuple[Client, Callable[[], Awaitable[None]]]:
     """A client that has not connected yet, and how it says goodbye to its server."""
-    uri, settings = options.uri.get_secret_value(), _client_settings(options)
+    uri, settings = (
+        options.uri.get_secret_value(),
+        client_settings(options.timeout_s, options.max_connections),
+    )
     if options.driver == "pymongo":
         client: Client = AsyncMongoClient(uri, **settings)
         return client, client.close
@@ -313,25 +309,6 @@ def _connect(options: MongoOptions) -> tuple[Client, Callable[[], Awaitable[None
     motor: Any = AsyncIOMotorClient(uri, io_loop=asyncio.get_running_loop(), **settings)
     # Its close() is synchronous, and would hold the loop for as long as the server takes to answer.
     return cast("Client", motor), partial(in_daemon_thread, motor.close)
-
-
-def _client_settings(options: MongoOptions) -> dict[str, Any]:
-    """Said outright, whatever driver, version and connection string prefer. The drivers retry nothing: the
-    core does, one batch at a time and with pauses, and ``_id`` makes that safe. Under ``timeoutMS`` theirs
-    would go on for all of that time, and several calls at once keep each other from a server that is back."""
-    timeout_ms = round(options.timeout_s * 1000)
-    return {
-        "appname": "tallygate",
-        "connect": False,
-        "connectTimeoutMS": timeout_ms,
-        "maxPoolSize": options.max_connections,
-        "retryReads": False,
-        "retryWrites": False,
-        "serverSelectionTimeoutMS": timeout_ms,
-        "timeoutMS": timeout_ms,
-        "tz_aware": True,
-        "uuidRepresentation": "standard",
-    }
 
 
 async def _upsert(collection: Any, key: Any, change: Document) -> None:
@@ -379,13 +356,13 @@ def _translated() -> Iterator[None]:
             raise SinkBatchRejected(_code(error)) from None
         raise server_error(error.code, _name(error)) from None  # the error quotes the command
     except ServerSelectionTimeoutError as error:
-        raise SinkRetryable("no_server", _brief(error), ambiguous=False) from error
+        raise SinkRetryable("no_server", brief(error), ambiguous=False) from error
     except ConfigurationError as error:
-        raise SinkFatal(type(error).__name__, _brief(error)) from error
+        raise SinkFatal(type(error).__name__, brief(error)) from error
     except InvalidOperation as error:
         raise SinkRetryable("closing", "the sink is closing", ambiguous=True) from error
     except (PyMongoError, OSError) as error:
-        raise SinkRetryable(type(error).__name__, _brief(error), ambiguous=True) from error
+        raise SinkRetryable(type(error).__name__, brief(error), ambiguous=True) from error
 
 
 def _refusal(error: Exception) -> str | None:
@@ -399,8 +376,3 @@ def _code(error: OperationFailure) -> str:
 
 def _name(error: OperationFailure) -> object:
     return (error.details or {}).get("codeName")
-
-
-def _brief(error: Exception) -> str:
-    """The beginning of a text that goes on about the topology."""
-    return re.split(r"[,(<]", str(error), maxsplit=1)[0].strip()[:200]

@@ -7,6 +7,7 @@ server's own sentences are left out: they quote commands, and commands hold rows
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -97,6 +98,11 @@ _SAID: Mapping[int, str] = {
 def code_text(code: int | None, name: object) -> str:
     """A short and stable text for a number: the server's name for it, if it has one."""
     return str(name) if name else f"server_{code}"
+
+
+def brief(error: Exception) -> str:
+    """The beginning of a driver's text, which goes on about the topology."""
+    return re.split(r"[,(<]", str(error), maxsplit=1)[0].strip()[:200]
 
 
 def server_error(code: int | None, name: object) -> SinkError:

@@ -23,8 +23,8 @@ DRIVERS = {
     ),
     "asyncpg": ("backends.postgres", "backends.postgres_driver", "backends.store.postgres"),
     "motor": ("backends.mongo",),
-    "pymongo": ("backends.mongo", "backends.store.mongo"),
-    "bson": ("backends.mongo", "backends.store.mongo"),
+    "pymongo": ("backends.mongo", "backends.store.mongo", "backends.store.mongo_driver"),
+    "bson": ("backends.mongo", "backends.store.mongo_driver"),
     "clickhouse_connect": ("backends.clickhouse",),
 }
 """Who may import each. The local files are SQLite's too, whatever the sink."""
