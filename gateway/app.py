@@ -27,13 +27,14 @@ from backends import (
     sinks,
 )
 
-from .access import opened_access
+from .access import RateLimits, opened_access
 from .calls import RunningCalls
 from .keys import (
     ACCESS,
     CALLS,
     LETTERS,
     LIFECYCLE,
+    LIMITS,
     METRICS,
     PRICES,
     PROVIDERS,
@@ -74,9 +75,10 @@ def build_app(settings: Settings) -> web.Application:
     app[METRICS] = Metrics()
     app[PRICES] = Prices(settings.pricing)
     app[CALLS] = RunningCalls()
+    app[LIMITS] = RateLimits()
     app[PUMPS] = Pumps(settings.streams.max_pumps, settings.streams.after_disconnect_s)
     app[SHUTDOWN] = Shutdown(settings.shutdown)
-    add_middlewares(app)
+    add_middlewares(app, settings.cors_allow_origins)
     add_routes(app)
     app.cleanup_ctx.extend([_store, _access, _sink, _spool, _letters, _writer, _providers, _pumps])
     return app

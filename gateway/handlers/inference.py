@@ -11,7 +11,7 @@ from aiohttp import web
 
 from backends import Place, User
 
-from ..access import require_model
+from ..access import Admission, bounds_of, require_model
 from ..answers import INTERNAL_ERROR, SHUTTING_DOWN, cancelled_ending, is_stop, promised, provider_answer
 from ..calls import Call, Facts
 from ..departure import has_left
@@ -20,8 +20,10 @@ from ..errors import InternalError, ServiceUnavailable, UnsupportedMediaType
 from ..inference_request import InferenceRequest, parse_chat, parse_embeddings
 from ..keys import (
     ACCESS,
+    ADMISSION,
     CALLS,
     LIFECYCLE,
+    LIMITS,
     METRICS,
     PRICES,
     PRINCIPAL,
@@ -39,6 +41,7 @@ from ..streaming import Relay
 
 log = logging.getLogger("gateway.calls")
 
+DEFAULT_OUTPUT_TOKENS = 1024
 DRAINING = "The gateway is being stopped."
 REFUSALS = {
     "queue_full": "The usage log has no room for this call's row. Try again shortly.",
@@ -66,8 +69,14 @@ async def _infer(request: web.Request, parse: Callable[[bytes], InferenceRequest
     require_model(request[PRINCIPAL], route)
     body = asked.upstream_body(route.model)
     request.app[CALLS].track()
+    admission = _limit(request, asked, spender)
     call = _prepare(request, asked, route, spender)
-    call.place = await _admit(request, call)
+    call.on_finish.append(admission.hear)
+    try:
+        call.place = await _admit(request, call)
+    except BaseException:
+        admission.settle(0)
+        raise
     # From here on there is exactly one row: nothing that can fail stands between the place and the try.
     request[HAS_ROW] = True  # the call's own end counts it in the metrics, with or without a place
     try:
@@ -81,6 +90,14 @@ async def _infer(request: web.Request, parse: Callable[[bytes], InferenceRequest
     finally:
         if not call.is_handed_over:
             call.finish(BUG)
+
+
+def _limit(request: web.Request, asked: InferenceRequest, spender: User | None) -> Admission:
+    """Count the call against the rate limits of its key and its user. Raises ``RateLimited``."""
+    tokens = asked.most_tokens(DEFAULT_OUTPUT_TOKENS)
+    admission = request.app[LIMITS].admit(bounds_of(request[PRINCIPAL].key, spender), tokens)
+    request[ADMISSION] = admission
+    return admission
 
 
 async def _admit(request: web.Request, call: Call) -> Place | None:
