@@ -68,6 +68,14 @@ class CountingStore:
         self.gate = asyncio.Event()
         self.gate.set()
         self.arrived = asyncio.Event()
+        self._noticed = asyncio.Event()
+
+    async def was_asked(self, name: str, times: int) -> None:
+        """Wait until the method was called so often."""
+        async with asyncio.timeout(10):
+            while self.asked[name] < times:
+                self._noticed.clear()
+                await self._noticed.wait()
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._store, name)
@@ -75,6 +83,7 @@ class CountingStore:
 
     async def _ask(self, name: str, method: Callable[..., Awaitable[Any]], *args: Any) -> Any:
         self.asked[name] += 1
+        self._noticed.set()
         if self.is_down:
             raise StoreUnavailable("down")
         answer = await method(*args) if self.answers_late else None
