@@ -18,6 +18,7 @@ from gateway.access.secrets import hash_of, hint_of
 from gateway.keys import ACCESS, STORE
 
 MASTER_KEY = "tg-test"
+ANNS_KEY = "tg-of-ann"
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -38,9 +39,9 @@ def make_user(id: str = "ann", **fields: Any) -> User:
     return User(id=id, **{"created_at": LONG_AGO, **fields})
 
 
-def make_api_key(secret: str = "tg-of-ann", **fields: Any) -> ApiKey:
+def make_api_key(secret: str = ANNS_KEY, **fields: Any) -> ApiKey:
     """Ann's key with this secret, without limits."""
-    own = {"id": f"key-{secret}", "user_id": "ann", "created_at": LONG_AGO}
+    own = {"id": f"key-{hash_of(secret)[:8]}", "user_id": "ann", "created_at": LONG_AGO}
     return ApiKey(secret_hash=hash_of(secret), hint=hint_of(secret), **{**own, **fields})
 
 
