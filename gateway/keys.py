@@ -10,9 +10,9 @@ from aiohttp import web
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from backends import DeadLetterFile, LogSink, LogWriter, Spool
+    from backends import DeadLetterFile, LogSink, LogWriter, Spool, Store
 
-    from .auth import Principal
+    from .access import Access, Principal
     from .calls import RunningCalls
     from .fleet import Fleet
     from .metrics import Metrics
@@ -34,6 +34,8 @@ class Lifecycle:
 
 SETTINGS: web.AppKey[Settings] = web.AppKey("settings")
 LIFECYCLE: web.AppKey[Lifecycle] = web.AppKey("lifecycle", Lifecycle)
+STORE: web.AppKey[Store] = web.AppKey("store")
+ACCESS: web.AppKey[Access] = web.AppKey("access")
 WRITER: web.AppKey[LogWriter] = web.AppKey("writer")
 SINK: web.AppKey[LogSink | None] = web.AppKey("sink")
 SPOOL: web.AppKey[Spool | None] = web.AppKey("spool")
