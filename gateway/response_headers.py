@@ -1,7 +1,7 @@
 """What browsers are told on every response: not to guess, not to keep, not to frame; and whose pages may ask.
 
-Nobody else's may, unless their origin is configured. Cookies are never asked for: the key is a header, which a
-page has to know.
+Nobody else's may, unless their origin is configured. Cookies are never asked for: the key is a header, which
+a page has to know.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ import aiohttp
 import pytest
 import uvloop
 from aiohttp import web
+from letting_in import ANNS_KEY
 
 from backends import Place, StrategyError, UsageQuery, User, sinks
 from backends.testing.faults import Gate
@@ -266,13 +267,13 @@ class Gateway:
     async def chat(self, **members):
         return await self.post(self.body(**members))
 
-    async def call(self, body, path=CHAT) -> Caller:
+    async def call(self, body, path=CHAT, **headers) -> Caller:
         """Send ``body`` over a connection of its own."""
         host, port = self.runner.addresses[0]
         caller = Caller(self, *await asyncio.open_connection(host, port))
         data = json.dumps(body).encode()
         lines = [f"POST {path} HTTP/1.1", "Host: gateway", f"Content-Length: {len(data)}"]
-        lines += [f"{name}: {value}" for name, value in self.headers().items()]
+        lines += [f"{name}: {value}" for name, value in self.headers(**headers).items()]
         caller.writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + data)
         await soon(caller.writer.drain())
         self.callers.append(caller)
@@ -341,7 +342,7 @@ class Gateway:
 
     def _check_log(self, log):
         lines = [f"{logging.Formatter().format(record)} {vars(record)}" for record in log]
-        for secret in (SECRET, KEY, PROVIDER_KEY):
+        for secret in (SECRET, KEY, PROVIDER_KEY, ANNS_KEY):
             assert not [line for line in lines if secret in line]
         errors = [record for record in log if record.levelno >= logging.ERROR and not _tells_of_peer(record)]
         assert len([record for record in errors if record.exc_info]) == self.bugs, lines
