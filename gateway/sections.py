@@ -104,7 +104,7 @@ def _price(value: Any) -> Price:
 
 def _default_prices(name: str) -> str:
     if name == "genai-prices" and find_spec("genai_prices") is None:
-        raise ValueError("needs the package genai-prices; pip install 'tallygate[prices]'")
+        raise ValueError("needs a package that is not installed; pip install 'tallygate[prices]'")
     return name
 
 
