@@ -47,11 +47,11 @@ async def begin(
 ) -> tuple[Call, GatewayError | None]:
     """The call, with its place, and why it may not be made if it may not: such a call has a row, too.
     Raises ``GatewayError`` and ``StoreUnavailable`` for a call that does not begin at all."""
-    if request.app[LIFECYCLE].is_closed_to_calls:
-        raise ServiceUnavailable(DRAINING, code="draining")
     admission = _limit(request, asked, spender)
     with ExitStack() as taken, _draining_if_stopped(request):
         taken.callback(admission.settle, 0)
+        if request.app[LIFECYCLE].is_closed_to_calls:
+            raise ServiceUnavailable(DRAINING, code="draining")
         await request.app[PRICES].ready()
         call = _prepare(request, asked, route, spender)
         call.on_finish.append(admission.hear)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 from letting_in import ANNS_KEY, LONG_AGO, CountingStore, Hand, make_api_key, make_user, memory_store
 
 from backends import ApiKey, User
 from gateway import app as composition
-from gateway.access import Access
+from gateway.access import Access, opening
 from gateway.keys import ACCESS
 
 CHAT = "/v1/chat/completions"
