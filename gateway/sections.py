@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeAlias
 from urllib.parse import urlsplit
@@ -98,8 +99,13 @@ def _strategy(value: Any) -> Any:
 def _price(value: Any) -> Price:
     if isinstance(value, Price):
         return value
-    checked = PriceSettings.model_validate(value)
-    return Price(checked.input_per_million, checked.output_per_million, checked.cached_input_per_million)
+    return Price(**dict(PriceSettings.model_validate(value)))
+
+
+def _default_prices(name: str) -> str:
+    if name == "genai-prices" and find_spec("genai_prices") is None:
+        raise ValueError("needs a package that is not installed; pip install 'tallygate[prices]'")
+    return name
 
 
 Secret: TypeAlias = Annotated[SecretStr, AfterValidator(_secret)]
@@ -115,6 +121,14 @@ class StoreSettings(StoreOptions):
     is believed; within that time a revocation is seen by every process."""
 
     cache_s: Seconds = 5
+
+
+class BudgetSettings(Section):
+    """For how long a call holds its money at most, and how many tokens of output are expected of one that
+    does not say how many it wants."""
+
+    reservation_ttl_s: float = Field(default=900, gt=0, le=7 * 24 * 3600, allow_inf_nan=False)
+    default_output_tokens: int = Field(default=1024, ge=0)
 
 
 class DeadLetterSettings(Section):
@@ -164,11 +178,14 @@ class ProviderSettings(Section):
 
 
 class PriceSettings(Section):
-    """USD per million tokens, exact: a number is taken digit by digit as it is written."""
+    """USD, exact: a number is taken digit by digit as it is written. See ``Price``."""
 
     input_per_million: Usd
     output_per_million: Usd
     cached_input_per_million: Usd | None = None
+    reasoning_per_million: Usd | None = None
+    per_image: Usd = Decimal(0)
+    per_request: Usd = Decimal(0)
 
 
 PriceEntry: TypeAlias = Annotated[Price, BeforeValidator(_price)]
@@ -196,7 +213,10 @@ class Settings(Section):
     shutdown: ShutdownSettings = ShutdownSettings()
     providers: dict[ProviderName, ProviderSettings] = {}
     pricing: dict[PricedModel, PriceEntry] = {}
+    default_prices: Annotated[Literal["none", "genai-prices"], AfterValidator(_default_prices)] = "none"
+    unpriced: Literal["serve", "refuse"] = "serve"
     estimate_cost: bool = False
+    budgets: BudgetSettings = BudgetSettings()
     cors_allow_origins: list[CorsOrigin] = []
 
     @model_validator(mode="after")

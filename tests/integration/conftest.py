@@ -2,7 +2,8 @@
 
 The gateway runs as ``serve`` runs it: on uvloop, and deaf to clients that leave (aiohttp's test server
 cancels the handler of such a client, and so proves something else). Whatever a test did, its end checks that
-every call that began has exactly one row, that no place is out, and that the ledger's two sides are equal.
+every call that began has exactly one row, that no place is out, that the ledger's two sides are equal, and
+that no user's money is held any more.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ import uvloop
 from aiohttp import web
 from letting_in import ANNS_KEY
 
-from backends import Place, StrategyError, UsageQuery, sinks
+from backends import Place, StrategyError, UsageQuery, User, sinks
 from backends.testing.faults import Gate
 from gateway.app import build_app
-from gateway.keys import CALLS, METRICS, PUMPS, SHUTDOWN, SINK, WRITER
+from gateway.keys import CALLS, METRICS, PUMPS, SETTLEMENTS, SHUTDOWN, SINK, STORE, WRITER
 from gateway.settings import load_settings
 
 KEY = "tg-test"
@@ -300,6 +301,8 @@ class Gateway:
         assert await self.app[CALLS].ended(LONG_S), "a call is still running"
         assert await self.app[PUMPS].ended(LONG_S), "a stream is still read on"
         await self.app[WRITER].flush(LONG_S)
+        if (settlements := self.app[SETTLEMENTS]) is not None:
+            await soon(settlements.settled())
 
     async def rows(self):
         """All rows, oldest first, once every call has ended."""
@@ -333,6 +336,8 @@ class Gateway:
         if self.unheard is not None:
             assert len(set(stored) - set(self.promised)) == self.unheard
         assert SECRET not in "".join(map(repr, rows))
+        users = await self.app[STORE].list(User, limit=1000)
+        assert [user.id for user in users if user.reserved_nano] == [], "a claim is still held"
         self._check_log(log)
 
     def _check_log(self, log):
