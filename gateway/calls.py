@@ -9,14 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Protocol
-from uuid import UUID, uuid4
+from uuid import UUID
 from weakref import WeakSet
+
+from uuid_utils.compat import uuid7
 
 from backends import Place, UsageRecord, UsageSource
 
@@ -59,12 +61,15 @@ class Call:
     """A call under way. ``place`` is None for a call served without a row; ``status_sent`` is the HTTP status
     once a stream's head has gone out: nothing that happens later changes it. ``characters`` of the model's
     text are counted until the provider gives counts of its own. ``is_handed_over``: its handler has left it
-    to somebody who will finish it."""
+    to somebody who will finish it. ``on_finish`` is called with the row once it is put, whatever ended the
+    call; an error there is logged and costs nobody anything. ``row_id`` is what a place is to be taken under;
+    ``images`` are those that were made: none, as no endpoint makes any yet."""
 
     facts: Facts
     place: Place | None
     observer: CallObserver
     estimate_cost: bool = False
+    on_finish: list[Callable[[UsageRecord], None]] = field(default_factory=list)
     usage: TokenUsage | None = None
     is_whole: bool = False
     is_handed_over: bool = False
@@ -74,6 +79,8 @@ class Call:
     ttft_s: float | None = None
     began_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     began: float = field(default_factory=time.monotonic)
+    row_id: UUID = field(default_factory=uuid7)
+    images: int = 0
     _is_finished: bool = False
 
     @property
@@ -126,9 +133,17 @@ class Call:
         record = self._record(ending, latency_s)
         if self.place is not None:
             self.place.put(record)
+        self._tell(record)
         self.observer.call_finished(
             record, max(0.0, latency_s - self.waited_s), is_known_model=self.facts.price is not None
         )
+
+    def _tell(self, record: UsageRecord) -> None:
+        for hear in self.on_finish:
+            try:
+                hear(record)
+            except Exception:
+                log.exception("finish_not_heard", extra={"request_id": self.facts.request_id})
 
     async def durable(self) -> None:
         """See ``Place.durable``."""
@@ -139,7 +154,7 @@ class Call:
         facts = self.facts
         usage, source, usd = self._known_use()
         return UsageRecord(
-            id=self.usage_id or uuid4(),
+            id=self.usage_id or self.row_id,
             request_id=facts.request_id,
             timestamp=self.began_at,
             api_key_id=facts.api_key_id,
@@ -189,7 +204,7 @@ class Call:
     def _cost(self, usage: TokenUsage, source: UsageSource) -> Decimal | None:
         if self.facts.price is None or source == "none" or (source == "estimate" and not self.estimate_cost):
             return None
-        return cost(self.facts.price, usage)
+        return cost(self.facts.price, usage, self.images)
 
 
 class RunningCalls:

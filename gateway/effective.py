@@ -7,6 +7,7 @@ key's name, or by its place in a URL; sinks that are not in use are left out.
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from decimal import Decimal
 from typing import Any
 
@@ -25,9 +26,10 @@ _PARAMETER = re.compile(r"(?i)(\b\w*(?:password|passwd|pwd|secret|token|api_?key
 
 def effective_settings(settings: Settings) -> dict[str, Any]:
     """Every key with its value, in the order of the contract."""
-    values = _plain(settings, exclude={"sinks", "pricing"}) | {
+    values = _plain(settings, exclude={"sinks", "store", "pricing"}) | {
         "log_writer_strategy": str(settings.log_writer_strategy),
         "sinks": _chosen_sink(settings),
+        "store": _store(settings),
         "pricing": {name: _price(price) for name, price in settings.pricing.items()},
     }
     return {name: values[name] for name in Settings.model_fields}
@@ -38,16 +40,18 @@ def _chosen_sink(settings: Settings) -> dict[str, Any]:
     return {} if name is None else {name: masked(_plain(sink_options(settings)))}
 
 
+def _store(settings: Settings) -> dict[str, Any]:
+    """With its URL, which tells more than its secrets."""
+    url = masked(settings.store.url.get_secret_value())
+    return {"url": url, **_plain(settings.store, exclude={"url"})}
+
+
 def _plain(model: BaseModel, exclude: set[str] | None = None) -> dict[str, Any]:
     return model.model_dump(mode="json", exclude=exclude, fallback=str)
 
 
 def _price(price: Price) -> dict[str, Any]:
-    return {
-        "input_per_million": _number(price.input_per_million),
-        "output_per_million": _number(price.output_per_million),
-        "cached_input_per_million": _number(price.cached_input_per_million),
-    }
+    return {each.name: _number(getattr(price, each.name)) for each in fields(price)}
 
 
 def _number(value: Decimal | None) -> float | str | None:

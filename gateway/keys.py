@@ -10,13 +10,13 @@ from aiohttp import web
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from backends import DeadLetterFile, LogSink, LogWriter, Spool
+    from backends import DeadLetterFile, LogSink, LogWriter, Spool, Store
 
-    from .auth import Principal
+    from .access import Access, Admission, Principal, RateLimits
     from .calls import RunningCalls
     from .fleet import Fleet
     from .metrics import Metrics
-    from .pricing import Prices
+    from .money import Budgets, PriceBook, Settlements
     from .providers.base import Provider
     from .pumps import Pumps
     from .settings import Settings
@@ -34,12 +34,18 @@ class Lifecycle:
 
 SETTINGS: web.AppKey[Settings] = web.AppKey("settings")
 LIFECYCLE: web.AppKey[Lifecycle] = web.AppKey("lifecycle", Lifecycle)
+STORE: web.AppKey[Store] = web.AppKey("store")
+ACCESS: web.AppKey[Access] = web.AppKey("access")
+LIMITS: web.AppKey[RateLimits] = web.AppKey("limits")
 WRITER: web.AppKey[LogWriter] = web.AppKey("writer")
 SINK: web.AppKey[LogSink | None] = web.AppKey("sink")
 SPOOL: web.AppKey[Spool | None] = web.AppKey("spool")
 LETTERS: web.AppKey[DeadLetterFile] = web.AppKey("letters")
 PROVIDERS: web.AppKey[Mapping[str, Provider]] = web.AppKey("providers")
-PRICES: web.AppKey[Prices] = web.AppKey("prices")
+PRICES: web.AppKey[PriceBook] = web.AppKey("prices")
+BUDGETS: web.AppKey[Budgets] = web.AppKey("budgets")
+SETTLEMENTS: web.AppKey[Settlements | None] = web.AppKey("settlements")
+"""None: no budgets are kept."""
 CALLS: web.AppKey[RunningCalls] = web.AppKey("calls")
 PUMPS: web.AppKey[Pumps] = web.AppKey("pumps")
 METRICS: web.AppKey[Metrics] = web.AppKey("metrics")
@@ -49,3 +55,5 @@ FLEET: web.AppKey[Fleet] = web.AppKey("fleet")
 
 REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
 PRINCIPAL: web.RequestKey[Principal] = web.RequestKey("principal")
+ADMISSION: web.RequestKey[Admission] = web.RequestKey("admission")
+"""There once the rate limits let the call in."""

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 from uuid_utils.compat import uuid7
 
-from .auth import authenticate
-from .errors import BadRequest, GatewayError, InternalError, error_body, error_type
-from .keys import METRICS, PRINCIPAL, REQUEST_ID, SETTINGS
+from backends import StoreUnavailable
+
+from .errors import BadRequest, GatewayError, InternalError, StoreDown, error_body, error_type
+from .keys import ACCESS, ADMISSION, METRICS, PRINCIPAL, REQUEST_ID
 from .metrics import OTHER
+from .response_headers import Cors, secure_response
 
 log = logging.getLogger("gateway.http")
 
@@ -32,10 +34,15 @@ _VISIBLE_ASCII = re.compile(r"[!-~]{1,128}")
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
 
 
-def add_middlewares(app: web.Application) -> None:
+def add_middlewares(app: web.Application, cors_origins: Sequence[str] = ()) -> None:
     """Give ``app`` everything from here, in the order that it needs. Call once, before the app starts."""
-    app.on_response_prepare.append(mark_response)
-    app.middlewares.extend((name_request, answer_errors, check_key))
+    app.on_response_prepare.extend((mark_response, secure_response))
+    app.middlewares.extend((name_request, answer_errors))
+    if cors_origins:
+        cors = Cors(cors_origins)
+        app.on_response_prepare.append(cors.mark_response)
+        app.middlewares.append(cors.answer_preflight)
+    app.middlewares.append(check_key)
 
 
 # --- the name of a request
@@ -57,8 +64,11 @@ async def name_request(request: web.Request, handler: Handler) -> web.StreamResp
 
 
 async def mark_response(request: web.BaseRequest, response: web.StreamResponse) -> None:
-    """Name the request on the head of every response, streams and the router's own errors included."""
+    """Name the request on the head of every response, streams and the router's own errors included, and say
+    how its rate limits stand."""
     response.headers[REQUEST_ID_HEADER] = request_id(request)
+    if (admission := request.get(ADMISSION)) is not None:
+        response.headers.update(admission.headers())
     request[_STARTED] = response
 
 
@@ -110,6 +120,8 @@ def _to_nobody(request: web.Request) -> web.StreamResponse:
 def _known(error: Exception) -> GatewayError | None:
     if isinstance(error, GatewayError):
         return error
+    if isinstance(error, StoreUnavailable):
+        return StoreDown()
     if isinstance(error, web.RequestPayloadError):
         return BadRequest("The body does not match its own headers, or is cut short.", "invalid_body")
     return None
@@ -168,6 +180,5 @@ def _cut(request: web.Request, problem: GatewayError) -> web.StreamResponse:
 async def check_key(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Set ``request[PRINCIPAL]`` for everything under ``/v1/``; the rest needs no key."""
     if request.path.startswith("/v1/") or endpoint_of(request).startswith("/v1/"):
-        master_key = request.app[SETTINGS].master_key.get_secret_value()
-        request[PRINCIPAL] = authenticate(request.headers, master_key)
+        request[PRINCIPAL] = await request.app[ACCESS].identify(request.headers)
     return await handler(request)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeAlias
 from urllib.parse import urlsplit
@@ -19,6 +20,7 @@ from backends import (
     BatchingOptions,
     SinkOptions,
     SpoolOptions,
+    StoreOptions,
     Strategy,
     StrategyError,
     parse_strategy,
@@ -33,6 +35,7 @@ CLOSING_S = 2.0
 """Kept of ``shutdown.grace_s`` for closing sockets, pools and files."""
 _PROVIDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _PRICED_MODEL = re.compile(r"[^:/\s]+:\S+")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?")
 _VISIBLE_ASCII = re.compile(r"[!-~]+")
 
 
@@ -78,6 +81,12 @@ def _base_url(url: str) -> str:
     return url.rstrip("/")
 
 
+def _cors_origin(origin: str) -> str:
+    if origin != "*" and not _ORIGIN.fullmatch(origin):
+        raise ValueError("is no origin; write one such as https://app.example.com, or '*'")
+    return origin
+
+
 def _strategy(value: Any) -> Any:
     if not isinstance(value, str):
         return value
@@ -90,15 +99,36 @@ def _strategy(value: Any) -> Any:
 def _price(value: Any) -> Price:
     if isinstance(value, Price):
         return value
-    checked = PriceSettings.model_validate(value)
-    return Price(checked.input_per_million, checked.output_per_million, checked.cached_input_per_million)
+    return Price(**dict(PriceSettings.model_validate(value)))
+
+
+def _default_prices(name: str) -> str:
+    if name == "genai-prices" and find_spec("genai_prices") is None:
+        raise ValueError("needs a package that is not installed; pip install 'tallygate[prices]'")
+    return name
 
 
 Secret: TypeAlias = Annotated[SecretStr, AfterValidator(_secret)]
 Usd: TypeAlias = Annotated[Decimal, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
 ProviderName: TypeAlias = Annotated[str, AfterValidator(_provider_name)]
 PricedModel: TypeAlias = Annotated[str, AfterValidator(_priced_model)]
+CorsOrigin: TypeAlias = Annotated[str, AfterValidator(_cors_origin)]
 Seconds: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class StoreSettings(StoreOptions):
+    """Where keys, users, budgets and prices are kept. ``cache_s``: how long what was read of a key or a user
+    is believed; within that time a revocation is seen by every process."""
+
+    cache_s: Seconds = 5
+
+
+class BudgetSettings(Section):
+    """For how long a call holds its money at most, and how many tokens of output are expected of one that
+    does not say how many it wants."""
+
+    reservation_ttl_s: float = Field(default=900, gt=0, le=7 * 24 * 3600, allow_inf_nan=False)
+    default_output_tokens: int = Field(default=1024, ge=0)
 
 
 class DeadLetterSettings(Section):
@@ -148,11 +178,14 @@ class ProviderSettings(Section):
 
 
 class PriceSettings(Section):
-    """USD per million tokens, exact: a number is taken digit by digit as it is written."""
+    """USD, exact: a number is taken digit by digit as it is written. See ``Price``."""
 
     input_per_million: Usd
     output_per_million: Usd
     cached_input_per_million: Usd | None = None
+    reasoning_per_million: Usd | None = None
+    per_image: Usd = Decimal(0)
+    per_request: Usd = Decimal(0)
 
 
 PriceEntry: TypeAlias = Annotated[Price, BeforeValidator(_price)]
@@ -168,9 +201,10 @@ class Settings(Section):
     host: str = Field(default="127.0.0.1", min_length=1)
     port: int = Field(default=8000, ge=0, le=65535)
     workers: int = Field(default=1, ge=1, le=MAX_WORKERS)
-    master_key: Secret
+    master_key: Secret | None = None
     log_writer_strategy: Annotated[Strategy, BeforeValidator(_strategy)] = Strategy("batch", "sqlite")
-    budget_strategy: Literal["disabled"] = "disabled"
+    budget_strategy: Literal["disabled", "for_update", "cas"] = "disabled"
+    store: StoreSettings = StoreSettings()
     sinks: dict[str, dict[str, Any]] = Field(default={}, repr=False)
     batching: BatchingOptions = Field(default_factory=lambda: BatchingOptions.model_validate({}))
     spool: SpoolOptions = SpoolOptions()
@@ -179,7 +213,11 @@ class Settings(Section):
     shutdown: ShutdownSettings = ShutdownSettings()
     providers: dict[ProviderName, ProviderSettings] = {}
     pricing: dict[PricedModel, PriceEntry] = {}
+    default_prices: Annotated[Literal["none", "genai-prices"], AfterValidator(_default_prices)] = "none"
+    unpriced: Literal["serve", "refuse"] = "serve"
     estimate_cost: bool = False
+    budgets: BudgetSettings = BudgetSettings()
+    cors_allow_origins: list[CorsOrigin] = []
 
     @model_validator(mode="after")
     def _spills_somewhere(self) -> Self:

@@ -1,4 +1,4 @@
-"""The inference endpoints: check, route, admit, then one call with exactly one row."""
+"""The inference endpoints: check, route, begin, then one call with exactly one row."""
 
 from __future__ import annotations
 
@@ -9,39 +9,22 @@ from dataclasses import replace
 
 from aiohttp import web
 
-from backends import Place
-
+from ..access import require_model
 from ..answers import INTERNAL_ERROR, SHUTTING_DOWN, cancelled_ending, is_stop, promised, provider_answer
-from ..calls import Call, Facts
+from ..calls import Call
 from ..departure import has_left
-from ..endings import BUG, CLIENT_LEFT, COMPLETE, provider_ending
-from ..errors import InternalError, ServiceUnavailable, UnsupportedMediaType
+from ..endings import BUG, CLIENT_LEFT, COMPLETE, provider_ending, rejected_ending
+from ..errors import GatewayError, InternalError, UnsupportedMediaType
 from ..inference_request import InferenceRequest, parse_chat, parse_embeddings
-from ..keys import (
-    CALLS,
-    LIFECYCLE,
-    METRICS,
-    PRICES,
-    PRINCIPAL,
-    PROVIDERS,
-    PUMPS,
-    REQUEST_ID,
-    SETTINGS,
-    WRITER,
-)
-from ..middlewares import HAS_ROW
+from ..keys import ACCESS, CALLS, PRINCIPAL, PROVIDERS, PUMPS
+from ..middlewares import HAS_ROW, error_response
 from ..providers.base import Provider
 from ..providers.errors import ProviderError
-from ..routing import Route, resolve
+from ..routing import resolve
 from ..streaming import Relay
+from .beginning import begin
 
 log = logging.getLogger("gateway.calls")
-
-DRAINING = "The gateway is being stopped."
-REFUSALS = {
-    "queue_full": "The usage log has no room for this call's row. Try again shortly.",
-    "sink_down": "The usage log's database does not answer. Try again shortly.",
-}
 
 
 async def chat_completions(request: web.Request) -> web.StreamResponse:
@@ -60,13 +43,16 @@ async def _infer(request: web.Request, parse: Callable[[bytes], InferenceRequest
     asked = parse(await request.read())
     providers = request.app[PROVIDERS]
     route = resolve(asked.model, providers)
+    spender = await request.app[ACCESS].spender(request[PRINCIPAL], asked.user)
+    require_model(request[PRINCIPAL], route)
     body = asked.upstream_body(route.model)
     request.app[CALLS].track()
-    call = _prepare(request, asked, route)
-    call.place = await _admit(request, call)
+    call, refusal = await begin(request, asked, route, spender)
     # From here on there is exactly one row: nothing that can fail stands between the place and the try.
     request[HAS_ROW] = True  # the call's own end counts it in the metrics, with or without a place
     try:
+        if refusal is not None:
+            return await _refused(request, call, refusal)
         return await _answer(request, call, asked, providers[route.provider], body)
     except asyncio.CancelledError:
         has_answer = call.is_finished
@@ -79,38 +65,10 @@ async def _infer(request: web.Request, parse: Callable[[bytes], InferenceRequest
             call.finish(BUG)
 
 
-async def _admit(request: web.Request, call: Call) -> Place | None:
-    if request.app[LIFECYCLE].is_closed_to_calls:
-        raise ServiceUnavailable(DRAINING, code="draining")
-    try:
-        place = await request.app[WRITER].reserve(intent=call.intent)
-    except asyncio.CancelledError:
-        if not is_stop(request):
-            raise
-        raise ServiceUnavailable(DRAINING, code="draining") from None
-    if isinstance(place, Place):
-        return place
-    if place.is_call_served:
-        return None
-    message = REFUSALS.get(place.reason, "The gateway takes no calls now.")
-    raise ServiceUnavailable(message, code=f"usage_log_{place.reason}", headers={"Retry-After": "1"})
-
-
-def _prepare(request: web.Request, asked: InferenceRequest, route: Route) -> Call:
-    principal = request[PRINCIPAL]
-    facts = Facts(
-        request_id=request[REQUEST_ID],
-        endpoint=request.path,
-        route=route,
-        stream=asked.stream,
-        price=request.app[PRICES].lookup(route.price_key),
-        prompt_tokens=asked.prompt_tokens,
-        api_key_id=principal.api_key_id,
-        user_id=principal.user_id,
-        tags=asked.tags,
-    )
-    call = Call(facts, None, request.app[METRICS], request.app[SETTINGS].estimate_cost)
-    return request.app[CALLS].begin(call)
+async def _refused(request: web.Request, call: Call, refusal: GatewayError) -> web.StreamResponse:
+    ending = rejected_ending(refusal)
+    call.finish(ending.unheard() if has_left(request) else ending)
+    return await promised(request, call, error_response(refusal))
 
 
 async def _answer(
