@@ -1,6 +1,7 @@
 """The composition root: the only file that knows every room, and the order in which they open and close.
 
-The contexts open in the order of the list and close in reverse: pumps, provider connections, writer, sink.
+The contexts open in the order of the list and close in reverse: pumps, provider connections, writer, sink,
+who may call, store.
 The writer must outlive everything that can still put a row, so nothing of it hangs on ``on_shutdown``.
 """
 
@@ -10,13 +11,13 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TypeVar
 
 from aiohttp import web
 
 from backends import (
     BatchLogWriter,
     DeadLetterFile,
-    LogSink,
     LogWriter,
     NoopLogWriter,
     SingleLogWriter,
@@ -26,8 +27,10 @@ from backends import (
     sinks,
 )
 
+from .access import opened_access
 from .calls import RunningCalls
 from .keys import (
+    ACCESS,
     CALLS,
     LETTERS,
     LIFECYCLE,
@@ -39,6 +42,7 @@ from .keys import (
     SHUTDOWN,
     SINK,
     SPOOL,
+    STORE,
     WRITER,
     Lifecycle,
 )
@@ -51,6 +55,9 @@ from .routes import add_routes
 from .sections import CLOSING_S
 from .settings import Settings, sink_options
 from .shutdown import Shutdown
+from .store import opened_store
+
+T = TypeVar("T")
 
 log = logging.getLogger("gateway.app")
 
@@ -71,8 +78,21 @@ def build_app(settings: Settings) -> web.Application:
     app[SHUTDOWN] = Shutdown(settings.shutdown)
     add_middlewares(app)
     add_routes(app)
-    app.cleanup_ctx.extend([_sink, _spool, _letters, _writer, _providers, _pumps])
+    app.cleanup_ctx.extend([_store, _access, _sink, _spool, _letters, _writer, _providers, _pumps])
     return app
+
+
+async def _store(app: web.Application) -> AsyncIterator[None]:
+    async with closing_within(opened_store(app[SETTINGS]), CLOSING_S / 4, "store") as store:
+        app[STORE] = store
+        app[METRICS].watch_store(store.pool)
+        yield
+
+
+async def _access(app: web.Application) -> AsyncIterator[None]:
+    async with opened_access(app[SETTINGS], app[STORE]) as access:
+        app[ACCESS] = access
+        yield
 
 
 async def _sink(app: web.Application) -> AsyncIterator[None]:
@@ -82,7 +102,7 @@ async def _sink(app: web.Application) -> AsyncIterator[None]:
         yield
         return
     sink_class = sinks.load(settings.log_writer_strategy.sink)
-    async with closing_within(sink_class.open(sink_options(settings)), CLOSING_S / 2) as sink:
+    async with closing_within(sink_class.open(sink_options(settings)), CLOSING_S / 2, "sink") as sink:
         app[SINK] = sink
         yield
 
@@ -154,17 +174,17 @@ def _writer_class(strategy: Strategy, spool: Spool | None) -> type[BatchLogWrite
 
 @asynccontextmanager
 async def closing_within(
-    context: AbstractAsyncContextManager[LogSink], seconds: float
-) -> AsyncIterator[LogSink]:
-    """``context``, whose exit is not waited for any longer than ``seconds``: every row is accounted for by
-    then, and a driver that hangs must not cost the process its clean end."""
-    sink = await context.__aenter__()
+    context: AbstractAsyncContextManager[T], seconds: float, name: str
+) -> AsyncIterator[T]:
+    """``context``, of a thing called ``name``, whose exit is not waited for longer than ``seconds``: every
+    row is accounted for by then, and a driver that hangs must not cost the process its clean end."""
+    opened = await context.__aenter__()
     try:
-        yield sink
+        yield opened
     finally:
         closing = asyncio.ensure_future(context.__aexit__(None, None, None))
         done, _ = await asyncio.wait({closing}, timeout=seconds)
         if not done:
-            log.warning("sink_still_closing", extra={"after_s": seconds})
+            log.warning("%s_still_closing", name, extra={"after_s": seconds})
         elif error := closing.exception():
-            log.warning("sink_not_closed", exc_info=error)
+            log.warning("%s_not_closed", name, exc_info=error)

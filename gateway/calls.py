@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -59,12 +59,14 @@ class Call:
     """A call under way. ``place`` is None for a call served without a row; ``status_sent`` is the HTTP status
     once a stream's head has gone out: nothing that happens later changes it. ``characters`` of the model's
     text are counted until the provider gives counts of its own. ``is_handed_over``: its handler has left it
-    to somebody who will finish it."""
+    to somebody who will finish it. ``on_finish`` is called with the row once it is put, whatever ended the
+    call; an error there is logged and costs nobody anything."""
 
     facts: Facts
     place: Place | None
     observer: CallObserver
     estimate_cost: bool = False
+    on_finish: list[Callable[[UsageRecord], None]] = field(default_factory=list)
     usage: TokenUsage | None = None
     is_whole: bool = False
     is_handed_over: bool = False
@@ -126,9 +128,17 @@ class Call:
         record = self._record(ending, latency_s)
         if self.place is not None:
             self.place.put(record)
+        self._tell(record)
         self.observer.call_finished(
             record, max(0.0, latency_s - self.waited_s), is_known_model=self.facts.price is not None
         )
+
+    def _tell(self, record: UsageRecord) -> None:
+        for hear in self.on_finish:
+            try:
+                hear(record)
+            except Exception:
+                log.exception("finish_not_heard", extra={"request_id": self.facts.request_id})
 
     async def durable(self) -> None:
         """See ``Place.durable``."""

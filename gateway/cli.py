@@ -111,7 +111,7 @@ def _check(settings: Settings, connects: bool) -> int:
 
 
 async def _ping(settings: Settings, name: str) -> None:
-    opened = closing_within(sinks.load(name).open(sink_options(settings)), CLOSING_S)
+    opened = closing_within(sinks.load(name).open(sink_options(settings)), CLOSING_S, "sink")
     async with opened as sink, asyncio.timeout(CONNECT_TIMEOUT_S):
         await sink.ping()
 

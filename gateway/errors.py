@@ -54,6 +54,14 @@ class Unauthorized(GatewayError):
     type = "authentication_error"
 
 
+class PaymentRequired(GatewayError):
+    """The call costs more than there is, or nobody knows what it costs."""
+
+    status = 402
+    code = "payment_required"
+    type = "invalid_request_error"
+
+
 class Forbidden(GatewayError):
     """The key is good, but not for this."""
 
@@ -68,6 +76,14 @@ class NotFound(GatewayError):
     status = 404
     code = "not_found"
     type = "not_found_error"
+
+
+class Conflict(GatewayError):
+    """What was asked contradicts what is there."""
+
+    status = 409
+    code = "conflict"
+    type = "invalid_request_error"
 
 
 class PayloadTooLarge(GatewayError):
@@ -94,6 +110,14 @@ class UnprocessableEntity(GatewayError):
     type = "invalid_request_error"
 
 
+class RateLimited(GatewayError):
+    """Too many calls or tokens within a minute."""
+
+    status = 429
+    code = "rate_limit_exceeded"
+    type = "rate_limit_error"
+
+
 class InternalError(GatewayError):
     """A bug of ours. The message says nothing about it; the log does."""
 
@@ -114,6 +138,19 @@ class ServiceUnavailable(GatewayError):
     status = 503
     code = "service_unavailable"
     type = "service_unavailable"
+
+
+class StoreDown(ServiceUnavailable):
+    """The store does not answer, so nobody knows whether the caller may. Raised by no one but the error
+    middleware, for every ``StoreUnavailable`` that reaches it."""
+
+    code = "store_unavailable"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The database of keys, users and budgets does not answer. Try again shortly.",
+            headers={"Retry-After": "1"},
+        )
 
 
 def error_body(message: str, type: str, code: str | None, param: str | None = None) -> dict[str, Any]:

@@ -7,7 +7,7 @@ the provider: as it came, with only the model's name and, for streams, ``stream_
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from backends import tags_text
@@ -18,12 +18,15 @@ from .estimate import prompt_tokens
 
 MAX_NAME = 256
 """Characters of ``model`` and ``user``: what a column of the usage row holds."""
+MAX_COUNT = 10_000_000
+"""What a larger number of tokens or choices is taken for; no provider gives so many."""
 
 
 @dataclass(frozen=True, slots=True)
 class InferenceRequest:
     """One checked request. ``shows_usage``: the client asked for the stream's usage chunk itself;
-    ``prompt_tokens`` are an estimate."""
+    ``prompt_tokens`` are an estimate. ``output_tokens``: the most that the client wants for each of its
+    ``choices``, None if it does not say. ``user``: whom the body names."""
 
     body: CallBody
     model: str
@@ -31,6 +34,9 @@ class InferenceRequest:
     shows_usage: bool
     tags: str | None
     prompt_tokens: int
+    output_tokens: int | None = None
+    choices: int = 1
+    user: str | None = None
 
     def upstream_body(self, model: str) -> bytes:
         """The body for the provider, which knows the model as ``model``. Raises ``BadRequest``."""
@@ -50,7 +56,7 @@ def parse_embeddings(raw: bytes) -> InferenceRequest:
     request = _parse(raw, _check_input)
     if request.stream:
         raise BadRequest("Embeddings are not streamed.", code="invalid_stream", param="stream")
-    return request
+    return replace(request, output_tokens=0, choices=1)
 
 
 def _parse(raw: bytes, check: Callable[[CallBody], None]) -> InferenceRequest:
@@ -58,7 +64,7 @@ def _parse(raw: bytes, check: Callable[[CallBody], None]) -> InferenceRequest:
     model = _name(body, "model")
     if model is None:
         raise BadRequest("The body names no model.", code="missing_model", param="model")
-    _name(body, "user")
+    user = _name(body, "user")
     check(body)
     stream = body.get("stream")
     if stream is not None and not isinstance(stream, bool):
@@ -71,6 +77,9 @@ def _parse(raw: bytes, check: Callable[[CallBody], None]) -> InferenceRequest:
         shows_usage=options.get("include_usage") is True,
         tags=tags_text(body.get("metadata")),
         prompt_tokens=prompt_tokens(body.members),
+        output_tokens=_count(body, "max_completion_tokens", "max_tokens"),
+        choices=max(1, _count(body, "n") or 1),
+        user=user,
     )
 
 
@@ -84,6 +93,15 @@ def _name(body: CallBody, key: str) -> str | None:
         message = f"{key} has {len(name)} characters; {MAX_NAME} are the most."
         raise BadRequest(message, code=f"{key}_too_long", param=key)
     return name
+
+
+def _count(body: CallBody, *keys: str) -> int | None:
+    """The first of ``keys`` that is a number of something. What it is else is for the provider to refuse."""
+    for key in keys:
+        value = body.get(key)
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+            return min(value, MAX_COUNT)
+    return None
 
 
 def _check_messages(body: CallBody) -> None:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Literal
 from aiohttp import web
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-    from backends import DeadLetterFile, LogSink, LogWriter, Spool
+    from backends import DeadLetterFile, LogSink, LogWriter, Spool, Store
 
-    from .auth import Principal
+    from .access import Access, Principal
     from .calls import RunningCalls
     from .fleet import Fleet
     from .metrics import Metrics
@@ -34,6 +34,8 @@ class Lifecycle:
 
 SETTINGS: web.AppKey[Settings] = web.AppKey("settings")
 LIFECYCLE: web.AppKey[Lifecycle] = web.AppKey("lifecycle", Lifecycle)
+STORE: web.AppKey[Store] = web.AppKey("store")
+ACCESS: web.AppKey[Access] = web.AppKey("access")
 WRITER: web.AppKey[LogWriter] = web.AppKey("writer")
 SINK: web.AppKey[LogSink | None] = web.AppKey("sink")
 SPOOL: web.AppKey[Spool | None] = web.AppKey("spool")
@@ -46,6 +48,9 @@ METRICS: web.AppKey[Metrics] = web.AppKey("metrics")
 SHUTDOWN: web.AppKey[Shutdown] = web.AppKey("shutdown")
 FLEET: web.AppKey[Fleet] = web.AppKey("fleet")
 """There only if this process is one of several workers."""
+
+OPENAPI: web.AppKey[Callable[[], str]] = web.AppKey("openapi")
+"""The API's description as text, made when it is first asked for."""
 
 REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
 PRINCIPAL: web.RequestKey[Principal] = web.RequestKey("principal")

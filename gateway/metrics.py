@@ -7,7 +7,7 @@ Nothing here raises into a call.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Final
 
@@ -43,6 +43,7 @@ class Metrics:
         self.registry = Registry()
         self._writer: LogWriter | None = None
         self._count_pumps: Callable[[], int] | None = None
+        self._count_connections: Callable[[], Mapping[str, int]] | None = None
         self.registry.register(self)
         self._count_calls()
         self._count_writing()
@@ -155,6 +156,10 @@ class Metrics:
         """Show what ``count`` answers as the number of streams that are read on without a client."""
         self._count_pumps = count
 
+    def watch_store(self, count: Callable[[], Mapping[str, int]]) -> None:
+        """Show what ``count`` answers as the connections to the store, by state."""
+        self._count_connections = count
+
     def render(self) -> tuple[bytes, str]:
         """The metrics as text, and its content type."""
         return generate_latest(self.registry), CONTENT_TYPE_PLAIN_0_0_4
@@ -168,6 +173,13 @@ class Metrics:
         if self._count_pumps is not None:
             yield GaugeMetricFamily(
                 "gateway_stream_pumps", "Streams read on after their client left.", self._count_pumps()
+            )
+        if self._count_connections is not None:
+            yield _gauges(
+                "gateway_store_connections",
+                "Connections to the database of keys, users and budgets.",
+                "state",
+                self._count_connections(),
             )
         if self._writer is not None:
             yield from _ledger_metrics(self._writer.stats())
@@ -192,7 +204,7 @@ def _ledger_metrics(stats: WriterStats) -> Iterator[Metric]:
     yield _gauges("gateway_log_degraded", "1 while something is wrong behind.", "reason", degraded)
 
 
-def _gauges(name: str, text: str, label: str, values: dict[str, int]) -> GaugeMetricFamily:
+def _gauges(name: str, text: str, label: str, values: Mapping[str, int]) -> GaugeMetricFamily:
     family = GaugeMetricFamily(name, text, labels=(label,))
     for key, value in values.items():
         family.add_metric((key,), value)

@@ -14,9 +14,10 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from uuid_utils.compat import uuid7
 
-from .auth import authenticate
-from .errors import BadRequest, GatewayError, InternalError, error_body, error_type
-from .keys import METRICS, PRINCIPAL, REQUEST_ID, SETTINGS
+from backends import StoreUnavailable
+
+from .errors import BadRequest, GatewayError, InternalError, StoreDown, error_body, error_type
+from .keys import ACCESS, METRICS, PRINCIPAL, REQUEST_ID
 from .metrics import OTHER
 
 log = logging.getLogger("gateway.http")
@@ -110,6 +111,8 @@ def _to_nobody(request: web.Request) -> web.StreamResponse:
 def _known(error: Exception) -> GatewayError | None:
     if isinstance(error, GatewayError):
         return error
+    if isinstance(error, StoreUnavailable):
+        return StoreDown()
     if isinstance(error, web.RequestPayloadError):
         return BadRequest("The body does not match its own headers, or is cut short.", "invalid_body")
     return None
@@ -168,6 +171,5 @@ def _cut(request: web.Request, problem: GatewayError) -> web.StreamResponse:
 async def check_key(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Set ``request[PRINCIPAL]`` for everything under ``/v1/``; the rest needs no key."""
     if request.path.startswith("/v1/") or endpoint_of(request).startswith("/v1/"):
-        master_key = request.app[SETTINGS].master_key.get_secret_value()
-        request[PRINCIPAL] = authenticate(request.headers, master_key)
+        request[PRINCIPAL] = await request.app[ACCESS].identify(request.headers)
     return await handler(request)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
@@ -20,11 +21,12 @@ def add_routes(app: web.Application) -> None:
             app.router.add_get(each.path, each.handler)  # which answers HEAD, too
         else:
             app.router.add_route(each.method, each.path, each.handler)
-    app[OPENAPI] = _openapi_text
+    describe: Callable[[], str] = _description
+    app[OPENAPI] = describe
 
 
 @cache
-def _openapi_text() -> str:
+def _description() -> str:
     return json.dumps(document(TABLE, _version()), ensure_ascii=False)
 
 

@@ -19,6 +19,7 @@ from backends import (
     BatchingOptions,
     SinkOptions,
     SpoolOptions,
+    StoreOptions,
     Strategy,
     StrategyError,
     parse_strategy,
@@ -33,6 +34,7 @@ CLOSING_S = 2.0
 """Kept of ``shutdown.grace_s`` for closing sockets, pools and files."""
 _PROVIDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _PRICED_MODEL = re.compile(r"[^:/\s]+:\S+")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?")
 _VISIBLE_ASCII = re.compile(r"[!-~]+")
 
 
@@ -78,6 +80,12 @@ def _base_url(url: str) -> str:
     return url.rstrip("/")
 
 
+def _cors_origin(origin: str) -> str:
+    if origin != "*" and not _ORIGIN.fullmatch(origin):
+        raise ValueError("is no origin; write one such as https://app.example.com, or '*'")
+    return origin
+
+
 def _strategy(value: Any) -> Any:
     if not isinstance(value, str):
         return value
@@ -98,7 +106,15 @@ Secret: TypeAlias = Annotated[SecretStr, AfterValidator(_secret)]
 Usd: TypeAlias = Annotated[Decimal, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
 ProviderName: TypeAlias = Annotated[str, AfterValidator(_provider_name)]
 PricedModel: TypeAlias = Annotated[str, AfterValidator(_priced_model)]
+CorsOrigin: TypeAlias = Annotated[str, AfterValidator(_cors_origin)]
 Seconds: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class StoreSettings(StoreOptions):
+    """Where keys, users, budgets and prices are kept. ``cache_s``: how long what was read of a key or a user
+    is believed; within that time a revocation is seen by every process."""
+
+    cache_s: Seconds = 5
 
 
 class DeadLetterSettings(Section):
@@ -168,9 +184,10 @@ class Settings(Section):
     host: str = Field(default="127.0.0.1", min_length=1)
     port: int = Field(default=8000, ge=0, le=65535)
     workers: int = Field(default=1, ge=1, le=MAX_WORKERS)
-    master_key: Secret
+    master_key: Secret | None = None
     log_writer_strategy: Annotated[Strategy, BeforeValidator(_strategy)] = Strategy("batch", "sqlite")
-    budget_strategy: Literal["disabled"] = "disabled"
+    budget_strategy: Literal["disabled", "for_update", "cas"] = "disabled"
+    store: StoreSettings = StoreSettings()
     sinks: dict[str, dict[str, Any]] = Field(default={}, repr=False)
     batching: BatchingOptions = Field(default_factory=lambda: BatchingOptions.model_validate({}))
     spool: SpoolOptions = SpoolOptions()
@@ -180,6 +197,7 @@ class Settings(Section):
     providers: dict[ProviderName, ProviderSettings] = {}
     pricing: dict[PricedModel, PriceEntry] = {}
     estimate_cost: bool = False
+    cors_allow_origins: list[CorsOrigin] = []
 
     @model_validator(mode="after")
     def _spills_somewhere(self) -> Self:

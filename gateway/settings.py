@@ -13,7 +13,16 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from backends import BackendsError, LogSink, Strategy, StrategyError, parse_strategy, sinks
+from backends import (
+    BackendsError,
+    LogSink,
+    StoreNotFound,
+    Strategy,
+    StrategyError,
+    load_store,
+    parse_strategy,
+    sinks,
+)
 
 from .config_errors import ConfigurationError, KeyPath, Origins, from_pydantic, nearest
 from .config_file import ConfigFile, read_config_file
@@ -27,6 +36,7 @@ from .sections import (
     ProviderSettings,
     Settings,
     ShutdownSettings,
+    StoreSettings,
     StreamSettings,
     sink_options,
 )
@@ -38,6 +48,7 @@ __all__ = [
     "ProviderSettings",
     "Settings",
     "ShutdownSettings",
+    "StoreSettings",
     "StreamSettings",
     "effective_settings",
     "load_settings",
@@ -87,6 +98,7 @@ class _Loading:
         known = known_keys(schema, values)
         settings = self._checked(Settings, values, known)
         self._check_sink_names(settings, known)
+        self._check_store(settings)
         if sink is None or strategy.sink is None:
             return settings
         own = settings.sinks.get(strategy.sink, {})
@@ -150,6 +162,19 @@ class _Loading:
         for name in settings.sinks:
             if name not in names:
                 raise self._origins.error(("sinks", name), "is not a known sink", nearest(name, names))
+
+    def _check_store(self, settings: Settings) -> None:
+        url = settings.store.url.get_secret_value()
+        try:
+            offered = load_store(url).budget_strategies
+        except StoreNotFound as error:
+            raise self._origins.error(("store", "url"), str(error)) from None
+        if settings.budget_strategy not in ("disabled", *offered):
+            right = f"write {' or '.join(sorted(offered))}, or disabled"
+            raise self._origins.error(("budget_strategy",), "is not what this store can do", right)
+        if settings.workers > 1 and url.startswith("memory:"):
+            wrong = "is a memory that each of several workers has for itself"
+            raise self._origins.error(("store", "url"), wrong, "name a database, or have one worker")
 
 
 def _with_lower_case_switches(values: Mapping[str, Any], origins: Origins) -> dict[str, Any]:

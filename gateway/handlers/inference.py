@@ -9,8 +9,9 @@ from dataclasses import replace
 
 from aiohttp import web
 
-from backends import Place
+from backends import Place, User
 
+from ..access import require_model
 from ..answers import INTERNAL_ERROR, SHUTTING_DOWN, cancelled_ending, is_stop, promised, provider_answer
 from ..calls import Call, Facts
 from ..departure import has_left
@@ -18,6 +19,7 @@ from ..endings import BUG, CLIENT_LEFT, COMPLETE, provider_ending
 from ..errors import InternalError, ServiceUnavailable, UnsupportedMediaType
 from ..inference_request import InferenceRequest, parse_chat, parse_embeddings
 from ..keys import (
+    ACCESS,
     CALLS,
     LIFECYCLE,
     METRICS,
@@ -60,9 +62,11 @@ async def _infer(request: web.Request, parse: Callable[[bytes], InferenceRequest
     asked = parse(await request.read())
     providers = request.app[PROVIDERS]
     route = resolve(asked.model, providers)
+    spender = await request.app[ACCESS].spender(request[PRINCIPAL], asked.user)
+    require_model(request[PRINCIPAL], route)
     body = asked.upstream_body(route.model)
     request.app[CALLS].track()
-    call = _prepare(request, asked, route)
+    call = _prepare(request, asked, route, spender)
     call.place = await _admit(request, call)
     # From here on there is exactly one row: nothing that can fail stands between the place and the try.
     request[HAS_ROW] = True  # the call's own end counts it in the metrics, with or without a place
@@ -96,8 +100,7 @@ async def _admit(request: web.Request, call: Call) -> Place | None:
     raise ServiceUnavailable(message, code=f"usage_log_{place.reason}", headers={"Retry-After": "1"})
 
 
-def _prepare(request: web.Request, asked: InferenceRequest, route: Route) -> Call:
-    principal = request[PRINCIPAL]
+def _prepare(request: web.Request, asked: InferenceRequest, route: Route, spender: User | None) -> Call:
     facts = Facts(
         request_id=request[REQUEST_ID],
         endpoint=request.path,
@@ -105,8 +108,8 @@ def _prepare(request: web.Request, asked: InferenceRequest, route: Route) -> Cal
         stream=asked.stream,
         price=request.app[PRICES].lookup(route.price_key),
         prompt_tokens=asked.prompt_tokens,
-        api_key_id=principal.api_key_id,
-        user_id=principal.user_id,
+        api_key_id=request[PRINCIPAL].api_key_id,
+        user_id=spender.id if spender else None,
         tags=asked.tags,
     )
     call = Call(facts, None, request.app[METRICS], request.app[SETTINGS].estimate_cost)

@@ -6,7 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
-from ..auth import require_master
+from ..access import require_master
 from ..keys import FLEET, LIFECYCLE, METRICS, PRINCIPAL, WRITER
 from ..merging import total
 

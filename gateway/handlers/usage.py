@@ -13,7 +13,7 @@ from aiohttp import web
 
 from backends import SinkError, UsagePage, UsageQuery, UsageReader
 
-from ..auth import require_master
+from ..access import require_master
 from ..errors import NotOffered, ServiceUnavailable
 from ..keys import PRINCIPAL, REQUEST_ID, SINK
 from ..usage_parameters import RowsRequest, parse_rows, parse_summary

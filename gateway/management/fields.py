@@ -155,7 +155,9 @@ UserId: TypeAlias = Annotated[
 ]
 ModelNames: TypeAlias = Annotated[
     list[Text],
-    Field(min_length=1, max_length=100, description="null: all", examples=[["openai:gpt-4o-mini", "local:*"]]),
+    Field(
+        min_length=1, max_length=100, description="null: all", examples=[["openai:gpt-4o-mini", "local:*"]]
+    ),
 ]
 PerMinute: TypeAlias = Annotated[int, Field(ge=1, le=MAX_WHOLE, description="null: no limit")]
 Moment: TypeAlias = Annotated[datetime, BeforeValidator(_moment), _DATE_TIME]
@@ -171,7 +173,9 @@ PriceUsd: TypeAlias = Annotated[
     Decimal, _amount(MAX_PRICE_USD, MAX_PRICE_PLACES), _amount_schema(MAX_PRICE_USD, MAX_PRICE_PLACES, "USD")
 ]
 PricedModel: TypeAlias = Annotated[
-    str, Field(max_length=MAX_TEXT, pattern=r"^[^:/\s]+:\S+$", examples=["openai:gpt-4o-mini"]), AfterValidator(_storable)
+    str,
+    Field(max_length=MAX_TEXT, pattern=r"^[^:/\s]+:\S+$", examples=["openai:gpt-4o-mini"]),
+    AfterValidator(_storable),
 ]
 
 

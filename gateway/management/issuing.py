@@ -13,7 +13,7 @@ from uuid_utils.compat import uuid7
 
 from backends import ApiKey, Store, User, to_millisecond
 
-from ..access.secrets import hash_secret, hint_of, make_key
+from ..access.secrets import hash_of, hint_of, make_key
 from ..errors import Conflict, NotFound, UnprocessableEntity
 from .requests import KeyChange, KeyCreate, KeyRotate
 
@@ -26,7 +26,7 @@ async def create_key(store: Store, asked: KeyCreate) -> tuple[ApiKey, str]:
     secret, id = make_key(), str(uuid7())
     key = ApiKey(
         id=id,
-        secret_hash=hash_secret(secret),
+        secret_hash=hash_of(secret),
         hint=hint_of(secret),
         created_at=now(),
         **_fields(dict(asked) | {"user_id": asked.user_id or f"{OWN_USER}{id}"}),
@@ -68,7 +68,7 @@ async def rotate_key(store: Store, id: str, asked: KeyRotate) -> tuple[ApiKey, s
         raise Conflict("This key is revoked; create another one.", "key_revoked")
     secret = make_key()
     changes = {
-        "secret_hash": hash_secret(secret),
+        "secret_hash": hash_of(secret),
         "hint": hint_of(secret),
         "previous_hash": key.secret_hash if asked.overlap_s else None,
         "previous_expires_at": now() + timedelta(seconds=asked.overlap_s) if asked.overlap_s else None,

@@ -11,7 +11,7 @@ from uuid_utils.compat import uuid7
 from backends import PriceEntry, Store, StoreUnavailable
 
 from ..errors import Conflict, NotFound
-from ..keys import PRICES
+from ..keys import STORE
 from .answers import PriceAnswer
 from .bodies import read_body
 from .entrance import Handlers, answer, conflicts, enter, path_id
@@ -68,7 +68,7 @@ async def delete(request: web.Request) -> web.Response:
 async def _refresh(request: web.Request) -> None:
     """Have the change in force at once in this process; if that fails, it is a little later."""
     with suppress(StoreUnavailable):
-        await request.app[PRICES].refresh()
+        await request.app[STORE].ping()
 
 
 def _check_not_in_force(price: PriceEntry) -> None:

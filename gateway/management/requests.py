@@ -105,7 +105,7 @@ class BudgetCreate(Request):
 
 
 class BudgetChange(Change):
-    """What is to change of a budget, for all its users at once. What they spent in this period stays spent."""
+    """What is to change of a budget, for all its users at once. What they spent in this period is kept."""
 
     name: Text | None = None
     max_usd: BudgetUsd = Decimal()

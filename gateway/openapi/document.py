@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
@@ -15,7 +15,7 @@ from .schemas import components
 DESCRIPTION = """An LLM gateway that writes exactly one usage row per call into a database that you name.
 
 Errors have OpenAI's shape, with a stable `code`; every answer carries `x-request-id`."""
-_SECURITY: Final = [{"bearer": []}, {"header": []}]
+_SECURITY: Final[list[dict[str, list[str]]]] = [{"bearer": []}, {"header": []}]
 _SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "Authorization: Bearer KEY"},
     "header": {"type": "apiKey", "in": "header", "name": "x-api-key"},
@@ -26,7 +26,8 @@ _NEEDS = {
     "master": "Needs the master key.",
 }
 _MAY_BE_REPEATED = (429, 503)
-_Names = Mapping[tuple[type[BaseModel], JsonSchemaMode], Mapping[str, Any]]
+_Names: TypeAlias = Mapping[Any, Mapping[str, Any]]
+"""References by model and mode."""
 
 
 def document(table: Sequence[Operation], version: str) -> dict[str, Any]:
@@ -95,7 +96,9 @@ def _parameters(each: Operation) -> list[dict[str, Any]]:
 
 def _responses(each: Operation, names: _Names) -> dict[str, Any]:
     answers = {status: _answer(answer, names) for status, answer in each.answers.items()}
-    errors = {str(status): {"$ref": f"#/components/responses/{_error_name(status)}"} for status in each.errors}
+    errors = {
+        str(status): {"$ref": f"#/components/responses/{_error_name(status)}"} for status in each.errors
+    }
     return dict(sorted({**errors, **answers}.items()))
 
 

@@ -42,14 +42,13 @@ def _usage_row() -> Schema:
 
 def _summary_group() -> Schema:
     schema = TypeAdapter(SummaryRow).json_schema(mode="serialization")
-    groups = {name: NULLABLE_TEXT for name in (*GROUP_COLUMNS, *GROUP_TIMES)}
+    groups = dict.fromkeys((*GROUP_COLUMNS, *GROUP_TIMES), NULLABLE_TEXT)
     sums = {each.name: schema["properties"][each.name] for each in fields(SummaryRow) if each.name != "key"}
     return closed({**groups, **sums}, optional=tuple(groups))
 
 
 def _ledger() -> dict[str, Schema]:
-    counts = ("accepted", "recovered", "committed", "duplicates", "dead_lettered", "spooled", "abandoned")
-    counts += ("queued", "in_flight")
+    counts = "accepted recovered committed duplicates dead_lettered spooled abandoned queued in_flight".split()
     return {
         "state": TEXT,
         "strategy": NULLABLE_TEXT,

@@ -395,6 +395,7 @@ async def gateways(aiohttp_server, nobodys_port, tmp_path, log):
         database = f"calls-{next(_names)}"
         given = {
             "master_key": KEY,
+            "store": {"url": "memory:"},
             "log_writer_strategy": strategy,
             "sinks": {
                 "memory": {"database": database},

@@ -7,8 +7,9 @@ from io import BytesIO
 
 import pytest
 from aiohttp import FormData
+from letting_in import make_user
 
-from gateway.keys import WRITER
+from gateway.keys import STORE, WRITER
 
 CHAT = "/v1/chat/completions"
 EMBEDDINGS = "/v1/embeddings"
@@ -271,6 +272,7 @@ async def test_a_path_or_method_that_is_not_there(gateway, refused, method, path
 async def test_what_is_only_strange_is_a_call_with_a_row(gateways, members):
     gateway = await gateways("sqlite")
     gateway.stage.plain(gateway.stage.completion("swordfish", 3, 4))
+    await gateway.app[STORE].add(make_user("u" * 256))
 
     response = await gateway.post(chat(**members))
 

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 from aiohttp import web
+from letting_in import let_in
 from openai import AsyncOpenAI, NotFoundError
-from pydantic import SecretStr
 
 from gateway.handlers import models
 from gateway.keys import METRICS, SETTINGS
@@ -19,11 +19,11 @@ AUTHORIZED = {"Authorization": "Bearer tg-test"}
 async def client(aiohttp_client):
     app = web.Application()
     app[SETTINGS] = SimpleNamespace(
-        master_key=SecretStr("tg-test"),
         providers={"openai": object(), "local": object()},
         pricing=dict.fromkeys(["openai:gpt-4o-mini", "local:org/fake:7b", "gone:model"]),
     )
     app[METRICS] = Metrics()
+    let_in(app)
     add_middlewares(app)
     app.add_routes(
         [web.get("/v1/models", models.list_models), web.get("/v1/models/{id:.+}", models.get_model)]

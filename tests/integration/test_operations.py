@@ -1,15 +1,14 @@
 from __future__ import annotations
 
 import uuid
-from types import SimpleNamespace
 
 import pytest
 from aiohttp import web
-from pydantic import SecretStr
+from letting_in import let_in
 
 from backends import LedgerCounts, NoopLogWriter, WriterStats
 from gateway.handlers import operations
-from gateway.keys import LIFECYCLE, METRICS, SETTINGS, WRITER, Lifecycle
+from gateway.keys import LIFECYCLE, METRICS, WRITER, Lifecycle
 from gateway.metrics import Metrics
 from gateway.middlewares import add_middlewares
 
@@ -40,7 +39,7 @@ def writer():
 @pytest.fixture
 async def client(aiohttp_client, writer):
     app = web.Application()
-    app[SETTINGS] = SimpleNamespace(master_key=SecretStr("tg-test"))
+    let_in(app)
     app[METRICS] = Metrics()
     app[LIFECYCLE] = Lifecycle("running")
     app[WRITER] = writer

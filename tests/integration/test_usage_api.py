@@ -5,21 +5,20 @@ import uuid
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
 from aiohttp import web
-from pydantic import SecretStr
+from letting_in import let_in
 
 from backends import Cursor, UsageRecord
 from backends.errors import SinkRetryable
 from backends.memory import MemorySink
 from backends.record import Batch
 from backends.sink import Capabilities
-from gateway.auth import Principal
+from gateway.access import Principal
 from gateway.handlers import usage
-from gateway.keys import METRICS, PRINCIPAL, SETTINGS, SINK
+from gateway.keys import METRICS, PRINCIPAL, SINK
 from gateway.metrics import Metrics
 from gateway.middlewares import add_middlewares
 
@@ -86,7 +85,7 @@ def serve(aiohttp_client):
 
     async def go(sink, handler=usage.list_usage):
         app = web.Application()
-        app[SETTINGS] = SimpleNamespace(master_key=SecretStr("tg-test"))
+        let_in(app)
         app[METRICS] = Metrics()
         app[SINK] = sink
         add_middlewares(app)
@@ -330,7 +329,7 @@ async def test_usage_needs_a_key(serve):
 
 async def test_usage_is_for_the_master_key_alone(serve):
     async def as_somebody_else(request):
-        request[PRINCIPAL] = Principal(is_master=False, api_key_id="k")
+        request[PRINCIPAL] = Principal(is_master=False)
         return await usage.list_usage(request)
 
     async with opened() as sink:

@@ -8,11 +8,10 @@ import io
 import json
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 from aiohttp import ClientPayloadError, ClientSession, web
-from pydantic import SecretStr
+from letting_in import let_in
 
 from backends import Cursor, UsagePage, UsageQuery, to_json
 from backends.errors import SinkRetryable
@@ -21,7 +20,7 @@ from backends.record import COLUMNS, Batch
 from backends.testing import make_bare_record, make_full_record, make_record, make_records, naive_rows
 from gateway import usage_text
 from gateway.handlers import usage
-from gateway.keys import METRICS, SETTINGS, SINK
+from gateway.keys import METRICS, SINK
 from gateway.metrics import Metrics
 from gateway.middlewares import add_middlewares
 
@@ -63,7 +62,7 @@ async def opened(sink_class=MemorySink, rows=()):
 def application(sink, handler=usage.list_usage):
     """A gateway that has just this endpoint over ``sink``."""
     app = web.Application()
-    app[SETTINGS] = SimpleNamespace(master_key=SecretStr("tg-test"))
+    let_in(app)
     app[METRICS] = Metrics()
     app[SINK] = sink
     add_middlewares(app)

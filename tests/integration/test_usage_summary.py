@@ -8,21 +8,20 @@ import io
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from decimal import Decimal
-from types import SimpleNamespace
 
 import pytest
 from aiohttp import web
-from pydantic import SecretStr
+from letting_in import let_in
 
 from backends.errors import SinkRetryable
 from backends.memory import MemorySink
 from backends.record import Batch
 from backends.sink import Capabilities
 from backends.testing import MOMENT, make_record
+from gateway.access import Principal
 from gateway.app import add_routes
-from gateway.auth import Principal
 from gateway.handlers import usage
-from gateway.keys import METRICS, PRINCIPAL, SETTINGS, SINK
+from gateway.keys import METRICS, PRINCIPAL, SINK
 from gateway.metrics import Metrics
 from gateway.middlewares import add_middlewares
 
@@ -57,7 +56,7 @@ def serve(aiohttp_client):
 
     async def go(sink):
         app = web.Application()
-        app[SETTINGS] = SimpleNamespace(master_key=SecretStr("tg-test"))
+        let_in(app)
         app[METRICS] = Metrics()
         app[SINK] = sink
         add_middlewares(app)
@@ -227,7 +226,7 @@ async def test_summaries_are_for_the_master_key_alone(serve, monkeypatch):
 
         assert (await client.get(PATH, headers={"Authorization": "Bearer nope"})).status == 401
 
-    request = {PRINCIPAL: Principal(is_master=False, api_key_id="k")}
+    request = {PRINCIPAL: Principal(is_master=False)}
     with pytest.raises(Exception, match="master key") as caught:
         await usage.summarise_usage(request)
     assert caught.value.code == "master_key_required"

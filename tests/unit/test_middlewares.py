@@ -4,19 +4,18 @@ import asyncio
 import json
 import logging
 import re
-from types import SimpleNamespace
 
 import pytest
 from aiohttp import ClientPayloadError, web
-from pydantic import SecretStr
+from letting_in import MASTER_KEY as KEY
+from letting_in import let_in
 from yarl import URL
 
 from gateway.errors import BadRequest, InternalError, ServiceUnavailable
-from gateway.keys import METRICS, PRINCIPAL, REQUEST_ID, SETTINGS
+from gateway.keys import METRICS, PRINCIPAL, REQUEST_ID
 from gateway.metrics import Metrics
 from gateway.middlewares import HAS_ROW, add_middlewares
 
-KEY = "tg-test"
 AUTHORIZED = {"Authorization": f"Bearer {KEY}"}
 NEW_ID = re.compile("[0-9a-f]{32}")
 
@@ -73,7 +72,7 @@ async def stream(request):
 
 def make_app():
     app = web.Application(client_max_size=1000)
-    app[SETTINGS] = SimpleNamespace(master_key=SecretStr(KEY))
+    let_in(app)
     app[METRICS] = Metrics()
     add_middlewares(app)
     app.add_routes(

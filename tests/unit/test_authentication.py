@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import pytest
+from gateway.auth import Principal, authenticate, require_master
 from multidict import CIMultiDict
 
-from gateway.auth import Principal, authenticate, require_master
 from gateway.errors import Forbidden, Unauthorized
 
 KEY = "tg-master-schlüssel"

@@ -1,0 +1,11 @@
+"""Who calls, and how often they may: keys, the users behind them, rate limits.
+
+Takes the headers of a request, later what it asks for; gives a principal, or refuses. Keeps no secret: keys
+are known by their hash alone.
+"""
+
+from .authentication import Access
+from .opening import opened_access
+from .principal import MASTER, Principal, require_master, require_model
+
+__all__ = ["MASTER", "Access", "Principal", "opened_access", "require_master", "require_model"]

@@ -1,0 +1,68 @@
+"""Whether the store is known to be down, for readiness: it is when a question failed and a look after it did
+too, and nothing has succeeded since."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from backends import Store, StoreUnavailable
+
+log = logging.getLogger("gateway.access")
+
+LOOK_EVERY_S = 5.0
+
+T = TypeVar("T")
+
+
+class StoreHealth:
+    """What was last heard of ``store``."""
+
+    def __init__(self, store: Store, look_every_s: float = LOOK_EVERY_S) -> None:
+        self._store = store
+        self._look_every_s = look_every_s
+        self._has_question_failed = False
+        self._has_look_failed = False
+
+    @property
+    def is_down(self) -> bool:
+        """Whether the next question is expected to fail."""
+        return self._has_question_failed and self._has_look_failed
+
+    def watched(self, ask: Callable[[str], Awaitable[T]]) -> Callable[[str], Awaitable[T]]:
+        """``ask``, of whose outcome we learn."""
+
+        async def asked(name: str) -> T:
+            try:
+                answer = await ask(name)
+            except StoreUnavailable:
+                self._has_question_failed = True
+                raise
+            self._answered()
+            return answer
+
+        return asked
+
+    async def run(self) -> None:
+        """Look at the store from time to time, until cancelled."""
+        while True:
+            await asyncio.sleep(self._look_every_s)
+            await self.look()
+
+    async def look(self) -> None:
+        """Ask the store whether it is there."""
+        try:
+            await self._store.ping()
+        except StoreUnavailable as error:
+            if not self._has_look_failed:
+                log.warning("store_down", extra={"code": error.code})
+            self._has_look_failed = True
+        else:
+            self._answered()
+
+    def _answered(self) -> None:
+        if self._has_look_failed:
+            log.info("store_up")
+        self._has_question_failed = self._has_look_failed = False
