@@ -7,6 +7,7 @@ key's name, or by its place in a URL; sinks that are not in use are left out.
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from decimal import Decimal
 from typing import Any
 
@@ -43,11 +44,7 @@ def _plain(model: BaseModel, exclude: set[str] | None = None) -> dict[str, Any]:
 
 
 def _price(price: Price) -> dict[str, Any]:
-    return {
-        "input_per_million": _number(price.input_per_million),
-        "output_per_million": _number(price.output_per_million),
-        "cached_input_per_million": _number(price.cached_input_per_million),
-    }
+    return {each.name: _number(getattr(price, each.name)) for each in fields(price)}
 
 
 def _number(value: Decimal | None) -> float | str | None:

@@ -1,12 +1,11 @@
 """What a call costs, in USD, exactly.
 
-Takes a price and token counts; gives a Decimal, rounded once, half-even, to nine places. Knows no float.
+Takes a price and counts; gives a Decimal, rounded once, half-even, to nine places. Knows no float.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from decimal import ROUND_HALF_EVEN, Context, Decimal, Inexact
 
 from .token_usage import TokenUsage
@@ -21,7 +20,8 @@ _ROUNDING = Context(prec=100, rounding=ROUND_HALF_EVEN)
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """USD per million tokens. ``cached_input_per_million`` None: cached tokens cost as others.
+    """USD per million tokens, and beside them per image that was made and per call. None: cached tokens cost
+    as the prompt's others, reasoning tokens as the completion's.
 
     Raises ``ValueError`` for what cannot be reckoned with exactly.
     """
@@ -29,40 +29,35 @@ class Price:
     input_per_million: Decimal
     output_per_million: Decimal
     cached_input_per_million: Decimal | None = None
+    reasoning_per_million: Decimal | None = None
+    per_image: Decimal = Decimal(0)
+    per_request: Decimal = Decimal(0)
 
     def __post_init__(self) -> None:
-        prices = (self.input_per_million, self.output_per_million, self.cached_input_per_million)
+        prices = (getattr(self, each.name) for each in fields(self))
         if not all(price is None or _is_usable(price) for price in prices):
-            raise ValueError(
-                f"is no price; use 0 to {_MAX_USD} USD per million tokens, with {_MAX_PLACES} places at most"
-            )
+            raise ValueError(f"is no price; use 0 to {_MAX_USD} USD, with {_MAX_PLACES} places at most")
 
 
-class Prices:
-    """The configured prices, by ``provider:model``."""
-
-    def __init__(self, entries: Mapping[str, Price]) -> None:
-        self._entries = dict(entries)
-
-    def lookup(self, name: str) -> Price | None:
-        """The price of ``provider:model``, or None."""
-        return self._entries.get(name)
-
-
-def cost(price: Price, usage: TokenUsage) -> Decimal | None:
-    """What ``usage`` costs; None when a count that it needs is unknown."""
+def cost(price: Price, usage: TokenUsage, images: int = 0) -> Decimal | None:
+    """What ``usage`` and so many images cost; None when a count that it needs is unknown."""
     prompt, completion = usage.prompt_tokens, _completion_tokens(usage)
     if prompt is None or completion is None:
         return None
-    cached = min(usage.cached_tokens or 0, prompt)  # part of the prompt, whatever a provider claims
-    cached_price = price.cached_input_per_million
-    if cached_price is None:
-        cached_price = price.input_per_million
     per_million = _EXACT.add(
-        _EXACT.add(_times(prompt - cached, price.input_per_million), _times(cached, cached_price)),
-        _times(completion, price.output_per_million),
+        _parted(prompt, usage.cached_tokens, price.input_per_million, price.cached_input_per_million),
+        _parted(completion, usage.reasoning_tokens, price.output_per_million, price.reasoning_per_million),
     )
-    return _ROUNDING.quantize(_EXACT.scaleb(per_million, -6), _NINE_PLACES)
+    apart = _EXACT.add(_times(images, price.per_image), price.per_request)
+    return _ROUNDING.quantize(_EXACT.add(_EXACT.scaleb(per_million, -6), apart), _NINE_PLACES)
+
+
+def foreseen(price: Price, prompt_tokens: int, output_tokens: int) -> Decimal:
+    """What a call is expected to cost before it is made, not rounded: nothing cached, and the dearer of the
+    two kinds of output."""
+    output = max(price.output_per_million, price.reasoning_per_million or Decimal(0))
+    per_million = _EXACT.add(_times(prompt_tokens, price.input_per_million), _times(output_tokens, output))
+    return _EXACT.add(_EXACT.scaleb(per_million, -6), price.per_request)
 
 
 def _is_usable(price: Decimal) -> bool:
@@ -70,8 +65,17 @@ def _is_usable(price: Decimal) -> bool:
     return isinstance(exponent, int) and exponent >= -_MAX_PLACES and 0 <= price <= _MAX_USD
 
 
-def _times(tokens: int, per_million: Decimal) -> Decimal:
-    return _EXACT.multiply(Decimal(tokens), per_million)
+def _parted(count: int, part: int | None, price: Decimal, price_of_part: Decimal | None) -> Decimal:
+    """``count`` tokens, of which ``part`` may have a price of its own. A part is no larger than its whole,
+    whatever a provider claims."""
+    if price_of_part is None or part is None:
+        return _times(count, price)
+    known = min(part, count)
+    return _EXACT.add(_times(count - known, price), _times(known, price_of_part))
+
+
+def _times(count: int, price: Decimal) -> Decimal:
+    return _EXACT.multiply(Decimal(count), price)
 
 
 def _completion_tokens(usage: TokenUsage) -> int | None:

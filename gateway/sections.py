@@ -98,8 +98,7 @@ def _strategy(value: Any) -> Any:
 def _price(value: Any) -> Price:
     if isinstance(value, Price):
         return value
-    checked = PriceSettings.model_validate(value)
-    return Price(checked.input_per_million, checked.output_per_million, checked.cached_input_per_million)
+    return Price(**dict(PriceSettings.model_validate(value)))
 
 
 Secret: TypeAlias = Annotated[SecretStr, AfterValidator(_secret)]
@@ -164,11 +163,14 @@ class ProviderSettings(Section):
 
 
 class PriceSettings(Section):
-    """USD per million tokens, exact: a number is taken digit by digit as it is written."""
+    """USD, exact: a number is taken digit by digit as it is written. See ``Price``."""
 
     input_per_million: Usd
     output_per_million: Usd
     cached_input_per_million: Usd | None = None
+    reasoning_per_million: Usd | None = None
+    per_image: Usd = Decimal(0)
+    per_request: Usd = Decimal(0)
 
 
 PriceEntry: TypeAlias = Annotated[Price, BeforeValidator(_price)]

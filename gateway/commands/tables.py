@@ -23,6 +23,7 @@ ROW_COLUMNS = (
 """What fits a line; the other formats have every column."""
 LETTER_COLUMNS = ("at", "row_id", "sink", "code", "attempts", "is_marked", "message")
 _NUMBERS = {"cost", "calls", "errors", "attempts", "rows", "intents", "batches", "damaged", "bytes", "count"}
+_NUMBERS |= {"spent_usd", "rows_usd"}
 _NUMBERS_END = ("_tokens", "_ms")
 
 

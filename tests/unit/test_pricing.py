@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.pricing import Price, Prices, cost
+from gateway.pricing import Price, cost, foreseen
 from gateway.token_usage import TokenUsage
 
 MINI = Price(Decimal("0.15"), Decimal("0.60"), Decimal("0.075"))
@@ -43,6 +43,29 @@ def test_more_cached_tokens_than_the_prompt_has_count_as_the_whole_prompt() -> N
     assert cost(MINI, TokenUsage(100, 0, 100, 10**6)) == cost(MINI, TokenUsage(100, 0, 100, 100))
 
 
+def test_reasoning_tokens_are_part_of_the_completion_and_cost_their_own_price() -> None:
+    price = Price(Decimal(0), Decimal(2), reasoning_per_million=Decimal(3))
+
+    assert cost(price, TokenUsage(0, 1000, 1000, None, 400)) == Decimal("0.002400000")
+
+
+def test_reasoning_tokens_cost_as_output_without_a_price_of_their_own() -> None:
+    assert cost(MINI, TokenUsage(0, 1000, None, None, 400)) == cost(MINI, TokenUsage(0, 1000))
+
+
+def test_more_reasoning_tokens_than_the_completion_has_count_as_the_whole_completion() -> None:
+    price = Price(Decimal(0), Decimal(2), reasoning_per_million=Decimal(3))
+
+    assert cost(price, TokenUsage(0, 10, None, None, 10**6)) == cost(price, TokenUsage(0, 10, None, None, 10))
+
+
+def test_images_and_the_call_itself_have_prices_of_their_own() -> None:
+    price = Price(Decimal(0), Decimal(0), per_image=Decimal("0.04"), per_request=Decimal("0.001"))
+
+    assert cost(price, TokenUsage(10, 10)) == Decimal("0.001")
+    assert cost(price, TokenUsage(10, 10), 2) == Decimal("0.081")
+
+
 @pytest.mark.parametrize(
     ("per_million", "expected"),
     [
@@ -72,41 +95,52 @@ def test_cost_is_unknown_where_a_count_is(usage: TokenUsage) -> None:
     assert cost(MINI, usage) is None
 
 
-@given(PRICES, PRICES, st.none() | PRICES, COUNTS, COUNTS, st.none() | COUNTS)
-def test_cost_is_the_exact_sum_rounded_once(
-    input_price: Decimal,
-    output: Decimal,
-    cached_price: Decimal | None,
-    prompt: int,
-    completion: int,
-    cached: int | None,
-) -> None:
-    known = min(cached or 0, prompt)
-    exact = (
-        (prompt - known) * Fraction(input_price)
-        + known * Fraction(input_price if cached_price is None else cached_price)
-        + completion * Fraction(output)
-    ) / 10**6
+@given(
+    st.builds(Price, PRICES, PRICES, st.none() | PRICES, st.none() | PRICES, PRICES, PRICES),
+    st.builds(TokenUsage, COUNTS, COUNTS, st.none(), st.none() | COUNTS, st.none() | COUNTS),
+    st.integers(0, 1000),
+)
+def test_cost_is_the_exact_sum_rounded_once(price: Price, usage: TokenUsage, images: int) -> None:
+    prompt, completion = usage.prompt_tokens or 0, usage.completion_tokens or 0
+    per_million = parted(prompt, usage.cached_tokens, price.input_per_million, price.cached_input_per_million)
+    per_million += parted(
+        completion, usage.reasoning_tokens, price.output_per_million, price.reasoning_per_million
+    )
+    exact = per_million / 10**6 + images * Fraction(price.per_image) + Fraction(price.per_request)
 
-    result = cost(Price(input_price, output, cached_price), TokenUsage(prompt, completion, None, cached))
+    result = cost(price, usage, images)
 
     assert result is not None and Fraction(result) == Fraction(round(exact * 10**9), 10**9)
 
 
-def test_prices_are_found_by_provider_and_model() -> None:
-    prices = Prices({"openai:gpt-4o-mini": MINI})
+def parted(count: int, part: int | None, price: Decimal, price_of_part: Decimal | None) -> Fraction:
+    known = min(part or 0, count)
+    return (count - known) * Fraction(price) + known * Fraction(
+        price if price_of_part is None else price_of_part
+    )
 
-    assert prices.lookup("openai:gpt-4o-mini") is MINI
-    assert prices.lookup("gpt-4o-mini") is None
+
+@given(st.builds(Price, PRICES, PRICES, PRICES, PRICES, PRICES, PRICES), COUNTS, COUNTS, COUNTS)
+def test_a_call_that_takes_what_was_foreseen_costs_no_more(
+    price: Price, prompt: int, output: int, reasoning: int
+) -> None:
+    exact = foreseen(price, prompt, output)
+
+    assert Fraction(exact) >= prompt * Fraction(price.input_per_million) / 10**6
+    usage = TokenUsage(prompt, output, None, None, reasoning)
+    result = cost(price, usage)
+    assert result is not None and result <= exact + Decimal("1e-9")
 
 
 @pytest.mark.parametrize(
     "price", ["-1", "-1E-9", "1000000.1", "NaN", "sNaN", "Infinity", "1E-31", "1.0E-500"]
 )
 def test_a_price_that_cannot_be_reckoned_with_is_refused(price: str) -> None:
-    for prices in ((price, "1", None), ("1", price, None), ("1", "1", price)):
+    for place in range(6):
+        prices = [Decimal(1)] * 6
+        prices[place] = Decimal(price)
         with pytest.raises(ValueError, match="is no price"):
-            Price(*(each and Decimal(each) for each in prices))  # type: ignore[arg-type]
+            Price(*prices)
 
 
 @pytest.mark.parametrize("price", ["0", "-0", "0E+90", "1E+6", "1000000.000", "1E-30"])
