@@ -42,6 +42,7 @@ def _page() -> _Page:
     script, style = _hash(text, "script"), _hash(text, "style")
     policy = (
         f"default-src 'none'; script-src {script}; style-src {style}; connect-src 'self'; "
+        "img-src data:; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
     return _Page(text, policy)

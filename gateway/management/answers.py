@@ -129,9 +129,24 @@ class PriceAnswer(Answer):
 
 
 class Page(Answer, Generic[A]):
-    """One page, in the order in which the records were made, users by their id. ``cursor`` leads to the
-    next page, if ``has_more``."""
+    """One page. ``cursor`` leads to the next page, if ``has_more``."""
 
     data: Sequence[A]
     cursor: str | None
     has_more: bool
+
+
+class KeyPage(Page[KeyAnswer]):
+    """Keys, in the order in which they were made."""
+
+
+class UserPage(Page[UserAnswer]):
+    """Users, by id."""
+
+
+class BudgetPage(Page[BudgetAnswer]):
+    """Budgets, in the order in which they were made."""
+
+
+class PricePage(Page[PriceAnswer]):
+    """Prices, in the order in which they were made known."""

@@ -12,8 +12,8 @@ from backends import Budget, nano_usd
 from ..errors import Conflict, NotFound
 from .answers import BudgetAnswer
 from .bodies import read_body
+from .checks import duration_s
 from .entrance import Handlers, answer, conflicts, enter, path_id
-from .fields import duration_s
 from .issuing import now
 from .paging import PAGING, parse_page, read_page
 from .requests import BudgetChange, BudgetCreate

@@ -48,10 +48,22 @@ def document(table: Sequence[Operation], version: str) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "securitySchemes": _SCHEMES,
-            "schemas": {**definitions.get("$defs", {}), **components()},
+            "schemas": _tidy({**definitions["$defs"], **components()}),
             "responses": {_error_name(status): _error(status) for status in statuses},
         },
     }
+
+
+def _tidy(node: Any) -> Any:
+    """Schemas without what repeats a member's name, and with the quotes of Markdown. What is keyed by the
+    names of members is no schema, so a member may be called ``title``."""
+    if isinstance(node, list):
+        return [_tidy(each) for each in node]
+    if isinstance(node, str):
+        return node.replace("``", "`")
+    if not isinstance(node, dict):
+        return node
+    return {name: _tidy(each) for name, each in node.items() if name != "title" or not isinstance(each, str)}
 
 
 def _models(table: Iterable[Operation]) -> set[tuple[type[BaseModel], JsonSchemaMode]]:

@@ -10,7 +10,17 @@ from typing import Any
 from pydantic import BaseModel
 
 from ..management import budgets, keys, pricing, users
-from ..management.answers import BudgetAnswer, KeyAnswer, NewKeyAnswer, Page, PriceAnswer, UserAnswer
+from ..management.answers import (
+    BudgetAnswer,
+    BudgetPage,
+    KeyAnswer,
+    KeyPage,
+    NewKeyAnswer,
+    PriceAnswer,
+    PricePage,
+    UserAnswer,
+    UserPage,
+)
 from ..management.entrance import Handlers, Verb
 from ..management.paging import DEFAULT_LIMIT, MAX_LIMIT
 from ..management.requests import (
@@ -104,7 +114,7 @@ _KEYS = _Kind(
     change=KeyChange,
     shown=KeyAnswer,
     made=NewKeyAnswer,
-    page=Page[KeyAnswer],
+    page=KeyPage,
     filters=keys.FILTERS,
 )
 _ROTATION = Operation(
@@ -134,7 +144,7 @@ _USERS = _Kind(
     change=UserChange,
     shown=UserAnswer,
     made=UserAnswer,
-    page=Page[UserAnswer],
+    page=UserPage,
     filters=users.FILTERS,
     conflicts=("create", "change"),
 )
@@ -153,7 +163,7 @@ _BUDGETS = _Kind(
     change=BudgetChange,
     shown=BudgetAnswer,
     made=BudgetAnswer,
-    page=Page[BudgetAnswer],
+    page=BudgetPage,
     conflicts=("delete",),
 )
 _PRICES = _Kind(
@@ -171,7 +181,7 @@ _PRICES = _Kind(
     change=PriceChange,
     shown=PriceAnswer,
     made=PriceAnswer,
-    page=Page[PriceAnswer],
+    page=PricePage,
     filters=pricing.FILTERS,
     conflicts=("create", "change"),
 )

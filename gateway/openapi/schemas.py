@@ -35,9 +35,11 @@ def listed(item: Schema) -> Schema:
 
 
 def _usage_row() -> Schema:
-    schema = dict(TypeAdapter(UsageRecord).json_schema(mode="serialization"))
-    schema["description"] = "One call, as it is stored; cost in USD. null: unknown."
-    return schema
+    columns = TypeAdapter(UsageRecord).json_schema(mode="serialization")["properties"]
+    shown = {name: {**column} for name, column in columns.items()}
+    for column in shown.values():
+        column.pop("default", None)
+    return {**closed(shown), "description": "One call, as it is stored; cost in USD. null: unknown."}
 
 
 def _summary_group() -> Schema:
@@ -48,12 +50,12 @@ def _summary_group() -> Schema:
 
 
 def _ledger() -> dict[str, Schema]:
-    counts = "accepted recovered committed duplicates dead_lettered spooled abandoned queued in_flight".split()
+    counts = (*"accepted recovered committed duplicates dead_lettered spooled".split(), "abandoned", "queued")
     return {
         "state": TEXT,
         "strategy": NULLABLE_TEXT,
         "boot_id": NULLABLE_TEXT,
-        **dict.fromkeys(counts, COUNT),
+        **dict.fromkeys((*counts, "in_flight"), COUNT),
         "shed": {"type": "object", "additionalProperties": COUNT},
         "unaccounted": {"type": "integer", "description": "Anything but 0 is a bug."},
         "oldest_row_s": {"type": "number"},
