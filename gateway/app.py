@@ -1,7 +1,7 @@
 """The composition root: the only file that knows every room, and the order in which they open and close.
 
 The contexts open in the order of the list and close in reverse: pumps, provider connections, writer, sink,
-who may call, store.
+money, who may call, store.
 The writer must outlive everything that can still put a row, so nothing of it hangs on ``on_shutdown``.
 """
 
@@ -31,6 +31,7 @@ from .access import opened_access
 from .calls import RunningCalls
 from .keys import (
     ACCESS,
+    BUDGETS,
     CALLS,
     LETTERS,
     LIFECYCLE,
@@ -39,6 +40,7 @@ from .keys import (
     PROVIDERS,
     PUMPS,
     SETTINGS,
+    SETTLEMENTS,
     SHUTDOWN,
     SINK,
     SPOOL,
@@ -48,7 +50,7 @@ from .keys import (
 )
 from .metrics import Metrics
 from .middlewares import add_middlewares
-from .pricing import Prices
+from .money import opened_money
 from .providers.pool import open_providers
 from .pumps import Pumps
 from .routes import add_routes
@@ -72,13 +74,12 @@ def build_app(settings: Settings) -> web.Application:
     app[SETTINGS] = settings
     app[LIFECYCLE] = Lifecycle()
     app[METRICS] = Metrics()
-    app[PRICES] = Prices(settings.pricing)
     app[CALLS] = RunningCalls()
     app[PUMPS] = Pumps(settings.streams.max_pumps, settings.streams.after_disconnect_s)
     app[SHUTDOWN] = Shutdown(settings.shutdown)
     add_middlewares(app)
     add_routes(app)
-    app.cleanup_ctx.extend([_store, _access, _sink, _spool, _letters, _writer, _providers, _pumps])
+    app.cleanup_ctx.extend([_store, _access, _money, _sink, _spool, _letters, _writer, _providers, _pumps])
     return app
 
 
@@ -92,6 +93,13 @@ async def _store(app: web.Application) -> AsyncIterator[None]:
 async def _access(app: web.Application) -> AsyncIterator[None]:
     async with opened_access(app[SETTINGS], app[STORE]) as access:
         app[ACCESS] = access
+        yield
+
+
+async def _money(app: web.Application) -> AsyncIterator[None]:
+    opening = opened_money(app[SETTINGS], app[STORE], app[METRICS].registry, CLOSING_S / 4)
+    async with opening as money:
+        app[PRICES], app[BUDGETS], app[SETTLEMENTS] = money.prices, money.budgets, money.settlements
         yield
 
 

@@ -15,8 +15,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Protocol
-from uuid import UUID, uuid4
+from uuid import UUID
 from weakref import WeakSet
+
+from uuid_utils.compat import uuid7
 
 from backends import Place, UsageRecord, UsageSource
 
@@ -60,7 +62,8 @@ class Call:
     once a stream's head has gone out: nothing that happens later changes it. ``characters`` of the model's
     text are counted until the provider gives counts of its own. ``is_handed_over``: its handler has left it
     to somebody who will finish it. ``on_finish`` is called with the row once it is put, whatever ended the
-    call; an error there is logged and costs nobody anything."""
+    call; an error there is logged and costs nobody anything. ``row_id`` is what a place is to be taken under;
+    ``images`` are those that were made: none, as no endpoint makes any yet."""
 
     facts: Facts
     place: Place | None
@@ -76,6 +79,8 @@ class Call:
     ttft_s: float | None = None
     began_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     began: float = field(default_factory=time.monotonic)
+    row_id: UUID = field(default_factory=uuid7)
+    images: int = 0
     _is_finished: bool = False
 
     @property
@@ -149,7 +154,7 @@ class Call:
         facts = self.facts
         usage, source, usd = self._known_use()
         return UsageRecord(
-            id=self.usage_id or uuid4(),
+            id=self.usage_id or self.row_id,
             request_id=facts.request_id,
             timestamp=self.began_at,
             api_key_id=facts.api_key_id,
@@ -199,7 +204,7 @@ class Call:
     def _cost(self, usage: TokenUsage, source: UsageSource) -> Decimal | None:
         if self.facts.price is None or source == "none" or (source == "estimate" and not self.estimate_cost):
             return None
-        return cost(self.facts.price, usage)
+        return cost(self.facts.price, usage, self.images)
 
 
 class RunningCalls:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from backends import EndReason, Status
 
+from .errors import GatewayError
 from .providers.errors import ProviderError
 
 CLIENT_HAD_GONE = 499
@@ -33,6 +34,17 @@ CLIENT_LEFT = Ending(status="cancelled", end_reason="client_disconnect", status_
 SHUTDOWN = Ending(status="cancelled", end_reason="shutdown", status_code=503, error_code="shutting_down")
 CRASH = Ending(status="cancelled", end_reason="crash", status_code=None)
 BUG = Ending(status="error", end_reason="internal_error", status_code=500, error_code="internal_error")
+
+
+def rejected_ending(error: GatewayError) -> Ending:
+    """How a call ended that was not made, by its price or its budget."""
+    return Ending(
+        status="rejected",
+        end_reason="rejected",
+        status_code=error.status,
+        error_code=error.code,
+        error_message=error.message,
+    )
 
 
 def provider_ending(error: ProviderError) -> Ending:

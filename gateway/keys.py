@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .calls import RunningCalls
     from .fleet import Fleet
     from .metrics import Metrics
-    from .pricing import Prices
+    from .money import Budgets, PriceBook, Settlements
     from .providers.base import Provider
     from .pumps import Pumps
     from .settings import Settings
@@ -41,7 +41,10 @@ SINK: web.AppKey[LogSink | None] = web.AppKey("sink")
 SPOOL: web.AppKey[Spool | None] = web.AppKey("spool")
 LETTERS: web.AppKey[DeadLetterFile] = web.AppKey("letters")
 PROVIDERS: web.AppKey[Mapping[str, Provider]] = web.AppKey("providers")
-PRICES: web.AppKey[Prices] = web.AppKey("prices")
+PRICES: web.AppKey[PriceBook] = web.AppKey("prices")
+BUDGETS: web.AppKey[Budgets] = web.AppKey("budgets")
+SETTLEMENTS: web.AppKey[Settlements | None] = web.AppKey("settlements")
+"""None: no budgets are kept."""
 CALLS: web.AppKey[RunningCalls] = web.AppKey("calls")
 PUMPS: web.AppKey[Pumps] = web.AppKey("pumps")
 METRICS: web.AppKey[Metrics] = web.AppKey("metrics")

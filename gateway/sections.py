@@ -116,6 +116,14 @@ class StoreSettings(StoreOptions):
     cache_s: Seconds = 5
 
 
+class BudgetSettings(Section):
+    """For how long a call holds its money at most, and how many tokens of output are expected of one that
+    does not say how many it wants."""
+
+    reservation_ttl_s: float = Field(default=900, gt=0, le=7 * 24 * 3600, allow_inf_nan=False)
+    default_output_tokens: int = Field(default=1024, ge=0)
+
+
 class DeadLetterSettings(Section):
     """The file of the rows that the sink refuses for good, in ``<spool.path>-dead/``."""
 
@@ -198,7 +206,10 @@ class Settings(Section):
     shutdown: ShutdownSettings = ShutdownSettings()
     providers: dict[ProviderName, ProviderSettings] = {}
     pricing: dict[PricedModel, PriceEntry] = {}
+    default_prices: Literal["none", "genai-prices"] = "none"
+    unpriced: Literal["serve", "refuse"] = "serve"
     estimate_cost: bool = False
+    budgets: BudgetSettings = BudgetSettings()
     cors_allow_origins: list[CorsOrigin] = []
 
     @model_validator(mode="after")

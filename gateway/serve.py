@@ -18,7 +18,7 @@ from backends import StopReport
 
 from .app import build_app
 from .fleet import Fleet
-from .keys import CALLS, FLEET, LIFECYCLE, PUMPS, SHUTDOWN, WRITER
+from .keys import CALLS, FLEET, LIFECYCLE, PUMPS, SETTLEMENTS, SHUTDOWN, WRITER
 from .settings import Settings
 
 log = logging.getLogger("gateway.serve")
@@ -72,6 +72,8 @@ class Signals:
         if WRITER not in self._app:  # still starting: there is no row yet
             os._exit(0)
         self._app[CALLS].end_now()
+        if (settlements := self._app[SETTLEMENTS]) is not None:
+            settlements.name_the_rest()
         report = self._app[WRITER].close_now()
         log_report(report)
         if fleet := self._app.get(FLEET):
