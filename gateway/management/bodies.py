@@ -61,7 +61,9 @@ def _told(error: ValidationError) -> UnprocessableEntity:
     path = ".".join(str(part) for part in first["loc"])[:MAX_PARAM]
     why = _IN_OTHER_WORDS.get(first["type"]) or first["msg"].removeprefix("Value error, ")
     if not path:
-        return UnprocessableEntity("The body is a JSON object.", "invalid_request")
+        return UnprocessableEntity(
+            "The body is a JSON object whose names are Unicode text.", "invalid_request"
+        )
     return UnprocessableEntity(f"{path} {_joined(why)}.", "invalid_request", path)
 
 

@@ -11,7 +11,7 @@ from uuid_utils.compat import uuid7
 from backends import PriceEntry, Store, StoreUnavailable
 
 from ..errors import Conflict, NotFound
-from ..keys import STORE
+from ..keys import PRICES
 from .answers import PriceAnswer
 from .bodies import read_body
 from .entrance import Handlers, answer, conflicts, enter, path_id
@@ -25,7 +25,9 @@ FILTERS = ("model",)
 async def create(request: web.Request) -> web.Response:
     """``POST /v1/pricing``."""
     store = enter(request)
-    price = PriceEntry(id=str(uuid7()), created_at=now(), **dict(await read_body(request, PriceCreate)))
+    values, moment = dict(await read_body(request, PriceCreate)), now()
+    effective_at = values.pop("effective_at") or moment
+    price = PriceEntry(id=str(uuid7()), created_at=moment, effective_at=effective_at, **values)
     with conflicts(effective_at=_taken()):
         await store.add(price)
     await _refresh(request)
@@ -68,7 +70,7 @@ async def delete(request: web.Request) -> web.Response:
 async def _refresh(request: web.Request) -> None:
     """Have the change in force at once in this process; if that fails, it is a little later."""
     with suppress(StoreUnavailable):
-        await request.app[STORE].ping()
+        await request.app[PRICES].refresh()
 
 
 def _check_not_in_force(price: PriceEntry) -> None:

@@ -120,7 +120,7 @@ class PriceCreate(Request):
     """What a model costs from ``effective_at`` on (default: now), until a later price of it takes over."""
 
     model: PricedModel
-    effective_at: Moment = Field(default_factory=_now)
+    effective_at: Moment | None = None
     input_per_million: PriceUsd
     output_per_million: PriceUsd
     cached_input_per_million: PriceUsd | None = None
