@@ -39,6 +39,7 @@ bench: .venv/.installed-dev ## rows and calls per second on this machine
 	@$(BIN)/python load/bench.py
 	@$(BIN)/python load/bench_sinks.py
 	@$(BIN)/python load/bench_spool.py
+	@$(BIN)/python load/bench_budgets.py
 
 # Parts, minutes, sinks, seed: TALLYGATE_CHAOS_PARTS, _MINUTES, _SINKS, _SEED; TALLYGATE_KILLS; TALLYGATE_OUTAGE_S.
 chaos: .venv/.installed-dev ## gateways killed, cut off and filled up on every sink, for many minutes

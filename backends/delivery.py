@@ -12,8 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .batching import BatchingOptions
-from .dispatch import Dispatcher, Job
+from .dispatch import Dispatcher
 from .errors import SinkBatchRejected, SinkFatal, SinkRetryable, SinkRowsRejected
+from .job import Job
 from .pulse import Pulse
 from .reports import WriterObserver
 from .sink import Committed, LogSink

@@ -7,10 +7,8 @@ in flight, until ``settle`` moves it on, so a lost task loses nothing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
-from uuid import UUID
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from .batching import BatchingOptions
 from .dead_letters import DeadLetter, DeadLetters
@@ -18,14 +16,14 @@ from .errors import (
     DeadLettersUnavailable,
     Rejection,
     SinkBatchRejected,
-    SinkError,
-    SinkFatal,
     SinkRetryable,
     SinkRowsRejected,
 )
+from .health import SinkHealth
+from .job import Disk, Job
 from .ledger import Home, Ledger
 from .record import Batch
-from .retry import CAP_DRAINING_S, CAP_RUNNING_S, Backoff, Breaker
+from .retry import CAP_DRAINING_S, CAP_RUNNING_S, Backoff
 from .sink import Committed
 
 log = logging.getLogger("backends.dispatch")
@@ -36,36 +34,6 @@ PROBE_ROWS = 10
 EXPIRED = "expired"
 """The code of a dead letter that no sink refused: it was on the disk for too long."""
 MAX_LINGER_S = 10.0
-
-
-@dataclass(slots=True)
-class Job:
-    """A batch to send, or, without one, a ping. ``since`` and ``not_before`` are loop time in seconds.
-
-    ``must_spill``: the next to have the rows is the spool, not the sink.
-    """
-
-    batch: Batch | None
-    since: float
-    attempts: int = 0
-    not_before: float = 0.0
-    must_spill: bool = False
-
-    @property
-    def rows(self) -> int:
-        return len(self.batch.rows) if self.batch else 0
-
-
-class Disk(Protocol):
-    """What the dispatcher needs of a spool: to be told which rows it need not keep any longer."""
-
-    def forget(self, rows: Iterable[UUID]) -> None:
-        """These rows are safe elsewhere."""
-        ...
-
-    def holds_any(self, rows: Iterable[UUID]) -> bool:
-        """Whether it has, or may have, any of these rows beside us."""
-        ...
 
 
 class Dispatcher:
@@ -82,12 +50,11 @@ class Dispatcher:
         give_up_after_s: float | None = None,
         disk: Disk | None = None,
     ) -> None:
-        self.breaker = Breaker(backoff)
+        self.health = SinkHealth(sink, backoff)
         self.flush_to = 0
         self.is_halted = False
         self.is_closed = False
-        self.is_hopeless = False
-        self.degraded: dict[str, str] = {}
+        self._full: dict[str, str] = {}
         self._ledger = ledger
         self._options = options
         self._sink = sink
@@ -97,7 +64,6 @@ class Dispatcher:
         self._disk = disk
         self._waiting: list[Job] = []
         self._draining = False
-        self._last_chance = False
         self._statements = 0
         self._max_rows = options.max_rows
         self._linger_s = options.linger_s
@@ -108,20 +74,21 @@ class Dispatcher:
 
     def next(self, now: float) -> Job | None:
         """The job to send now, or None. The caller has a free slot for it."""
-        if self.is_halted or not self._admits(now):
+        if self.is_halted or not self.health.admits(now):
             return None
-        probes = self.breaker.state == "open" and not self._ignores_breaker
+        probes = self.health.breaker.state == "open" and not self.health.ignores_breaker
         job = self._probe(now) if probes else self._choose(now)
         if job is not None:
-            self.breaker.attempt()
+            self.health.breaker.attempt()
         return job
 
     def wake_at(self) -> float | None:
         """When ``next`` may have something without anything else happening; None: not before a change."""
         if self.is_halted:
             return None
-        if not self._ignores_breaker and self.breaker.state != "closed":
-            return self.breaker.probe_at if self.breaker.state == "open" and self._can_probe else None
+        breaker = self.health.breaker
+        if not self.health.ignores_breaker and breaker.state != "closed":
+            return breaker.probe_at if breaker.state == "open" and self._can_probe else None
         times = [job.not_before for job in self._waiting if not job.must_spill]
         if head := self._ledger.queue_head:
             times.append(head.accepted_at + self._linger_s)
@@ -143,8 +110,7 @@ class Dispatcher:
     def drain(self, now: float) -> None:
         """Stopping begins: no linger, every retry at once; an open breaker gets one probe, the last."""
         self._draining = True
-        self._last_chance = self.breaker.state != "closed"
-        self.breaker.probe_now(now)
+        self.health.drain(now)
         for job in self._waiting:
             job.not_before = now
 
@@ -161,7 +127,7 @@ class Dispatcher:
     def fetch_at(self) -> float | None:
         """From when on rows of the disk may be sent (loop time); None while the sink is unwell or the
         memory is short."""
-        is_well = self.breaker.state == "closed" and not self._draining and self._ledger.is_relaxed
+        is_well = self.health.breaker.state == "closed" and not self._draining and self._ledger.is_relaxed
         return self._fetch_at if is_well else None
 
     def fetched(self, batch: Batch, now: float, home: Home = "spooled") -> None:
@@ -225,7 +191,7 @@ class Dispatcher:
             self._wait(job, now)
 
     def _committed(self, batch: Batch, outcome: Committed) -> None:
-        self._sink_answers()
+        self.health.answered()
         self._max_rows = min(self._options.max_rows, self._max_rows + max(1, self._max_rows // 10))
         self._linger_s = max(self._options.linger_s, self._linger_s * 0.9)
         self._commit(batch, outcome.duplicates)
@@ -244,7 +210,7 @@ class Dispatcher:
         refused = {index: why for index, why in rejected if 0 <= index < len(batch.rows)}
         if not refused:  # a sink that names no row of ours has named no culprit
             return self._batch_rejected(job, batch, SinkBatchRejected(outcome.code, outcome.message), now)
-        self._sink_answers()
+        self.health.answered()
         rest = [index for index in range(len(batch.rows)) if index not in refused]
         parts = self._ledger.divide(batch, [list(refused), rest])
         bad = replace(job, batch=parts[0])
@@ -255,7 +221,7 @@ class Dispatcher:
             self._waiting.append(replace(job, batch=parts[1], attempts=0, not_before=now))
 
     def _batch_rejected(self, job: Job, batch: Batch, outcome: SinkBatchRejected, now: float) -> None:
-        self._sink_answers()
+        self.health.answered()
         if len(batch.rows) == 1:
             return self._bury(job, batch, [Rejection(outcome.code, outcome.message)], now)
         middle = len(batch.rows) // 2
@@ -272,14 +238,14 @@ class Dispatcher:
         try:
             self._dead_letters.add(letters)
         except DeadLettersUnavailable as error:
-            self.degraded["dead_letters_full"] = str(error)
+            self._full["dead_letters_full"] = str(error)
             return self._wait(job, now) if self._ledger.home(batch) is None else self._go_home(batch, now)
-        self.degraded.pop("dead_letters_full", None)
+        self._full.pop("dead_letters_full", None)
         self._forget(batch)
         self._ledger.dead_letter(batch)
 
     def _failed(self, job: Job, batch: Batch, outcome: object, now: float) -> None:
-        self._sink_failed(outcome, now)
+        self.health.failed(outcome, now)
         if isinstance(outcome, TimeoutError):
             self._max_rows = max(1, min(self._max_rows, len(batch.rows)) // 2)
         if isinstance(outcome, SinkRetryable) and outcome.slow_down:
@@ -288,7 +254,7 @@ class Dispatcher:
             self._go_home(batch, now)
         elif self._give_up_after_s is None:
             self._wait(job, now)
-        elif self.breaker.state != "closed":
+        elif self.health.breaker.state != "closed":
             self._give_up_everything(job, now)
         elif now >= job.since + self._give_up_after_s:
             self._give_up(job, now)
@@ -335,43 +301,9 @@ class Dispatcher:
 
     def _settle_ping(self, outcome: object, now: float) -> None:
         if isinstance(outcome, BaseException):
-            self._sink_failed(outcome, now)
+            self.health.failed(outcome, now)
         else:
-            self._sink_answers()
-
-    # --- the sink's health
-
-    @property
-    def _ignores_breaker(self) -> bool:
-        """While draining, trying until the deadline beats sparing the sink, unless it was down before."""
-        return self._draining and not self._last_chance
-
-    def _admits(self, now: float) -> bool:
-        return self._ignores_breaker or self.breaker.admits(now)
-
-    def _sink_answers(self) -> None:
-        self.breaker.succeed()
-        self._last_chance = False
-        down = self.degraded.pop("sink_down", None)
-        if self.degraded.pop("sink_refuses", down):
-            log.info("sink_answers", extra={"sink": self._sink})
-
-    def _sink_failed(self, outcome: object, now: float) -> None:
-        code = outcome.code if isinstance(outcome, SinkError) else type(outcome).__name__
-        if isinstance(outcome, SinkFatal):
-            self.breaker.trip(now)
-            self._show("sink_refuses", code)
-        else:
-            self.breaker.fail(now)
-        if self.breaker.state == "open":
-            self._show("sink_down", code)
-        if self._last_chance:
-            self.is_hopeless = True
-
-    def _show(self, reason: str, code: str) -> None:
-        if reason not in self.degraded:
-            log.warning(reason, extra={"sink": self._sink, "code": code})
-            self.degraded[reason] = code
+            self.health.answered()
 
     @property
     def _can_probe(self) -> bool:
@@ -424,4 +356,4 @@ class Dispatcher:
         late = {"batch_overdue": f"{age:.0f} s"} if age > self._options.batch_deadline_s else {}
         refused = self._ledger.counts().dead_lettered
         letters = {"dead_letters": f"{refused} rows; see `tallygate logs dead-letters`"} if refused else {}
-        return {**self.degraded, **letters, **late}
+        return {**self.health.degraded, **self._full, **letters, **late}

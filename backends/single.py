@@ -46,7 +46,8 @@ class SingleLogWriter(BatchLogWriter):
             raise NotDurable(bucket)
 
     def _refusal(self) -> str | None:
-        return super()._refusal() or ("sink_down" if self._dispatcher.breaker.state != "closed" else None)
+        is_well = self._dispatcher.health.breaker.state == "closed"
+        return super()._refusal() or (None if is_well else "sink_down")
 
     def _on_settled(self, bucket: Bucket, entries: Sequence[Entry]) -> None:
         super()._on_settled(bucket, entries)

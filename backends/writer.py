@@ -296,7 +296,8 @@ class BatchLogWriter:
         return self._stop_by + self._cancel_grace_s
 
     async def _deliver_the_rest(self) -> StopOutcome:
-        while not (self._ledger.is_empty or self._dispatcher.is_hopeless) and self._now() < self._stop_by:
+        health = self._dispatcher.health
+        while not (self._ledger.is_empty or health.is_hopeless) and self._now() < self._stop_by:
             await self._pulse.wait_until(self._stop_by)
         outcome = self._outcome_of_drain()
         if outcome != "drained":
@@ -310,7 +311,7 @@ class BatchLogWriter:
     def _outcome_of_drain(self) -> StopOutcome:
         if self._ledger.is_empty:
             return "drained"
-        return "sink_down" if self._dispatcher.is_hopeless else "deadline"
+        return "sink_down" if self._dispatcher.health.is_hopeless else "deadline"
 
     async def _spill_the_rest(self) -> None:
         """With a disk, what the sink did not take goes there while there is time to wait for it."""
@@ -391,7 +392,7 @@ class BatchLogWriter:
             oldest_row_s=now - oldest.accepted_at if oldest else 0.0,
             queue_rows=self._ledger.rows,
             queue_bytes=self._ledger.bytes,
-            breaker=self._dispatcher.breaker.state,
+            breaker=self._dispatcher.health.breaker.state,
             degraded=self._reasons(now),
             would_refuse=self._would_refuse(),
         )

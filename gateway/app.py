@@ -27,7 +27,7 @@ from backends import (
     sinks,
 )
 
-from .access import opened_access
+from .access import RateLimits, opened_access
 from .calls import RunningCalls
 from .keys import (
     ACCESS,
@@ -35,6 +35,7 @@ from .keys import (
     CALLS,
     LETTERS,
     LIFECYCLE,
+    LIMITS,
     METRICS,
     PRICES,
     PROVIDERS,
@@ -75,9 +76,10 @@ def build_app(settings: Settings) -> web.Application:
     app[LIFECYCLE] = Lifecycle()
     app[METRICS] = Metrics()
     app[CALLS] = RunningCalls()
+    app[LIMITS] = RateLimits()
     app[PUMPS] = Pumps(settings.streams.max_pumps, settings.streams.after_disconnect_s)
     app[SHUTDOWN] = Shutdown(settings.shutdown)
-    add_middlewares(app)
+    add_middlewares(app, settings.cors_allow_origins)
     add_routes(app)
     app.cleanup_ctx.extend([_store, _access, _money, _sink, _spool, _letters, _writer, _providers, _pumps])
     return app

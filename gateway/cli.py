@@ -16,7 +16,7 @@ from typing import Any
 import uvloop
 import yaml
 
-from backends import SinkError, sinks
+from backends import SinkError, StoreError, sinks
 
 from .app import closing_within
 from .commands import add_commands
@@ -24,6 +24,7 @@ from .logging_setup import set_up_logging
 from .sections import CLOSING_S
 from .serve import serve, serve_as_worker
 from .settings import ConfigurationError, Settings, effective_settings, load_settings, sink_options
+from .store import check_store, opened_store
 from .supervisor import supervise
 from .worker import WORKER_VARIABLE
 
@@ -43,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(serve_as_worker(int(line)), "the port of its supervisor")
     try:
         settings = _settings(arguments)
+        if arguments.command in ("serve", "check"):
+            asyncio.run(check_store(settings))
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         return EXIT_CONFIGURATION
@@ -94,20 +97,35 @@ def _end_now(status: int) -> None:
 
 def _check(settings: Settings, connects: bool) -> int:
     print(yaml.safe_dump(effective_settings(settings), sort_keys=False), end="")
-    if not connects or settings.log_writer_strategy.sink is None:
+    if not connects:
         return 0
+    sink = settings.log_writer_strategy.sink
+    answers = [] if sink is None else [_answers(_ping(settings, sink), f"sinks.{sink}")]
+    answers.append(_answers(_ping_store(settings), "store.url"))
+    if all(answers):
+        return 0
+    _end_soon(EXIT_CONFIGURATION)
+    return EXIT_CONFIGURATION
+
+
+def _answers(ping: Coroutine[Any, Any, None], key: str) -> bool:
     try:
-        asyncio.run(_ping(settings, settings.log_writer_strategy.sink))
-        return 0
-    except SinkError as error:
+        asyncio.run(ping)
+        return True
+    except (SinkError, StoreError) as error:
         reason = str(error)
     except TimeoutError:
         reason = f"no answer in {CONNECT_TIMEOUT_S:.0f} s"
     except Exception as error:  # its text may hold a secret
         reason = f"cannot be opened ({type(error).__name__})"
-    print(f"sinks.{settings.log_writer_strategy.sink}: {reason}", file=sys.stderr)
-    _end_soon(EXIT_CONFIGURATION)
-    return EXIT_CONFIGURATION
+    print(f"{key}: {reason}", file=sys.stderr)
+    return False
+
+
+async def _ping_store(settings: Settings) -> None:
+    opened = closing_within(opened_store(settings), CLOSING_S, "store")
+    async with opened as store, asyncio.timeout(CONNECT_TIMEOUT_S):
+        await store.ping()
 
 
 async def _ping(settings: Settings, name: str) -> None:

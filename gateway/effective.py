@@ -26,9 +26,10 @@ _PARAMETER = re.compile(r"(?i)(\b\w*(?:password|passwd|pwd|secret|token|api_?key
 
 def effective_settings(settings: Settings) -> dict[str, Any]:
     """Every key with its value, in the order of the contract."""
-    values = _plain(settings, exclude={"sinks", "pricing"}) | {
+    values = _plain(settings, exclude={"sinks", "store", "pricing"}) | {
         "log_writer_strategy": str(settings.log_writer_strategy),
         "sinks": _chosen_sink(settings),
+        "store": _store(settings),
         "pricing": {name: _price(price) for name, price in settings.pricing.items()},
     }
     return {name: values[name] for name in Settings.model_fields}
@@ -37,6 +38,12 @@ def effective_settings(settings: Settings) -> dict[str, Any]:
 def _chosen_sink(settings: Settings) -> dict[str, Any]:
     name = settings.log_writer_strategy.sink
     return {} if name is None else {name: masked(_plain(sink_options(settings)))}
+
+
+def _store(settings: Settings) -> dict[str, Any]:
+    """With its URL, which tells more than its secrets."""
+    url = masked(settings.store.url.get_secret_value())
+    return {"url": url, **_plain(settings.store, exclude={"url"})}
 
 
 def _plain(model: BaseModel, exclude: set[str] | None = None) -> dict[str, Any]:

@@ -38,6 +38,12 @@ class InferenceRequest:
     choices: int = 1
     user: str | None = None
 
+    def most_tokens(self, default_output_tokens: int) -> int:
+        """What the call may take, as far as anybody can tell. ``default_output_tokens``: of each choice, for
+        clients that do not say."""
+        output = default_output_tokens if self.output_tokens is None else self.output_tokens
+        return self.prompt_tokens + self.choices * output
+
     def upstream_body(self, model: str) -> bytes:
         """The body for the provider, which knows the model as ``model``. Raises ``BadRequest``."""
         changes: dict[str, Any] = {"model": model}

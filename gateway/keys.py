@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from backends import DeadLetterFile, LogSink, LogWriter, Spool, Store
 
-    from .access import Access, Principal
+    from .access import Access, Admission, Principal, RateLimits
     from .calls import RunningCalls
     from .fleet import Fleet
     from .metrics import Metrics
@@ -36,6 +36,7 @@ SETTINGS: web.AppKey[Settings] = web.AppKey("settings")
 LIFECYCLE: web.AppKey[Lifecycle] = web.AppKey("lifecycle", Lifecycle)
 STORE: web.AppKey[Store] = web.AppKey("store")
 ACCESS: web.AppKey[Access] = web.AppKey("access")
+LIMITS: web.AppKey[RateLimits] = web.AppKey("limits")
 WRITER: web.AppKey[LogWriter] = web.AppKey("writer")
 SINK: web.AppKey[LogSink | None] = web.AppKey("sink")
 SPOOL: web.AppKey[Spool | None] = web.AppKey("spool")
@@ -57,3 +58,5 @@ OPENAPI: web.AppKey[Callable[[], str]] = web.AppKey("openapi")
 
 REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
 PRINCIPAL: web.RequestKey[Principal] = web.RequestKey("principal")
+ADMISSION: web.RequestKey[Admission] = web.RequestKey("admission")
+"""There once the rate limits let the call in."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -17,8 +17,9 @@ from uuid_utils.compat import uuid7
 from backends import StoreUnavailable
 
 from .errors import BadRequest, GatewayError, InternalError, StoreDown, error_body, error_type
-from .keys import ACCESS, METRICS, PRINCIPAL, REQUEST_ID
+from .keys import ACCESS, ADMISSION, METRICS, PRINCIPAL, REQUEST_ID
 from .metrics import OTHER
+from .response_headers import Cors, secure_response
 
 log = logging.getLogger("gateway.http")
 
@@ -33,10 +34,15 @@ _VISIBLE_ASCII = re.compile(r"[!-~]{1,128}")
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
 
 
-def add_middlewares(app: web.Application) -> None:
+def add_middlewares(app: web.Application, cors_origins: Sequence[str] = ()) -> None:
     """Give ``app`` everything from here, in the order that it needs. Call once, before the app starts."""
-    app.on_response_prepare.append(mark_response)
-    app.middlewares.extend((name_request, answer_errors, check_key))
+    app.on_response_prepare.extend((mark_response, secure_response))
+    app.middlewares.extend((name_request, answer_errors))
+    if cors_origins:
+        cors = Cors(cors_origins)
+        app.on_response_prepare.append(cors.mark_response)
+        app.middlewares.append(cors.answer_preflight)
+    app.middlewares.append(check_key)
 
 
 # --- the name of a request
@@ -58,8 +64,11 @@ async def name_request(request: web.Request, handler: Handler) -> web.StreamResp
 
 
 async def mark_response(request: web.BaseRequest, response: web.StreamResponse) -> None:
-    """Name the request on the head of every response, streams and the router's own errors included."""
+    """Name the request on the head of every response, streams and the router's own errors included, and say
+    how its rate limits stand."""
     response.headers[REQUEST_ID_HEADER] = request_id(request)
+    if (admission := request.get(ADMISSION)) is not None:
+        response.headers.update(admission.headers())
     request[_STARTED] = response
 
 

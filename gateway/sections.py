@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeAlias
 from urllib.parse import urlsplit
@@ -99,6 +100,12 @@ def _price(value: Any) -> Price:
     if isinstance(value, Price):
         return value
     return Price(**dict(PriceSettings.model_validate(value)))
+
+
+def _default_prices(name: str) -> str:
+    if name == "genai-prices" and find_spec("genai_prices") is None:
+        raise ValueError("needs a package that is not installed; pip install 'tallygate[prices]'")
+    return name
 
 
 Secret: TypeAlias = Annotated[SecretStr, AfterValidator(_secret)]
@@ -206,7 +213,7 @@ class Settings(Section):
     shutdown: ShutdownSettings = ShutdownSettings()
     providers: dict[ProviderName, ProviderSettings] = {}
     pricing: dict[PricedModel, PriceEntry] = {}
-    default_prices: Literal["none", "genai-prices"] = "none"
+    default_prices: Annotated[Literal["none", "genai-prices"], AfterValidator(_default_prices)] = "none"
     unpriced: Literal["serve", "refuse"] = "serve"
     estimate_cost: bool = False
     budgets: BudgetSettings = BudgetSettings()

@@ -11,6 +11,12 @@ from .config_errors import ConfigurationError
 from .settings import Settings
 
 
+async def check_store(settings: Settings) -> None:
+    """Return if the store can be opened; it need not answer. Raises ``ConfigurationError``."""
+    async with opened_store(settings):
+        pass
+
+
 @asynccontextmanager
 async def opened_store(settings: Settings) -> AsyncIterator[Store]:
     """The store, open; asks nobody yet. Raises ``ConfigurationError`` for a URL that is none of its store's,

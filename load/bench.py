@@ -140,10 +140,10 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
-async def calls_per_second(url: str, pid: int) -> tuple[float, float]:
+async def calls_per_second(url: str, pid: int, key: str = KEY) -> tuple[float, float]:
     """Calls per second of the server's CPU time, and of wall time; ``CLIENTS`` clients in a closed loop."""
     left = iter(range(CALLS))
-    headers = {"Authorization": f"Bearer {KEY}"}
+    headers = {"Authorization": f"Bearer {key}"}
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), headers=headers) as session:
 
         async def client() -> None:

@@ -76,9 +76,9 @@ class Runner:
         assert (status, stored) == (0, self.calls), f"exit status {status}, {stored} of {self.calls} rows"
 
 
-async def latencies_ms(url: str) -> list[float]:
+async def latencies_ms(url: str, key: str = KEY) -> list[float]:
     """How long each of ``STEADY_CALLS`` calls took, sent at ``RATE`` whether or not earlier ones are done."""
-    headers = {"Authorization": f"Bearer {KEY}"}
+    headers = {"Authorization": f"Bearer {key}"}
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), headers=headers) as session:
 
         async def call() -> float:

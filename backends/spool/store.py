@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import weakref
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -96,15 +97,13 @@ class SpoolStore:
             path, timeout=LOCK_S, isolation_level=None, check_same_thread=False
         )
         self._connection.text_factory = as_text
+        # Let go of the file, also when a loop ended without a stop and nobody is left to say so. Repeatable.
+        self.close = weakref.finalize(self, self._connection.close)
         try:
             self._prepare(sync)
         except BaseException:
-            self._connection.close()
+            self.close()
             raise
-
-    def close(self) -> None:
-        """Let go of the file. May be repeated."""
-        self._connection.close()
 
     def recover(self, except_for: Collection[UUID] = ()) -> Found:
         """After opening: every intent becomes the row of a call that a crash ended, every loose row gets a

@@ -13,8 +13,9 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from ..batching import BatchingOptions
-from ..dispatch import Dispatcher, Job
+from ..dispatch import Dispatcher
 from ..errors import SpoolUnavailable
+from ..job import Job
 from ..ledger import Ledger
 from ..pulse import Pulse
 from ..record import Batch

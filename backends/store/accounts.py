@@ -9,6 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from .records import MAX_NANO_USD
+
+MAX_ACCOUNT_NANO = 9 * MAX_NANO_USD
+"""Up to here an account counts: the largest sum of largest amounts that fits 64 bits. Nobody gets there
+honestly, and nothing may be stuck because somebody did."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
@@ -23,9 +29,9 @@ class Account:
 
     def has_room_for(self, amount_nano: int) -> bool:
         """Whether ``amount_nano`` more may be held. An account at its limit takes no call, not even a free
-        one; one without a limit takes all."""
+        one; one without a limit takes all that can be counted."""
         if self.limit_nano is None:
-            return True
+            return self.reserved_nano + amount_nano <= MAX_ACCOUNT_NANO
         used = self.spent_nano + self.reserved_nano
         return used < self.limit_nano and used + amount_nano <= self.limit_nano
 
@@ -51,7 +57,7 @@ class Account:
         period was that period's, which is over; so says the sum of the rows, too."""
         if self.period_started_at is not None and made_at < self.period_started_at:
             return self
-        return replace(self, spent_nano=self.spent_nano + cost_nano)
+        return replace(self, spent_nano=min(self.spent_nano + cost_nano, MAX_ACCOUNT_NANO))
 
 
 def limited(account: Account, limit_nano: int, reset_every_s: int | None) -> Account:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Self, TypeVar, cast
 from uuid import UUID
@@ -14,9 +14,9 @@ from ..errors import StoreConflict
 from .accounts import Account, limited, new_account
 from .contract import SWEPT_KEPT_S, BudgetStrategy, Claim, Settlement, StoreOptions, Verdict
 from .records import ApiKey, Budget, KeyHolder, PriceEntry, Record, User, to_millisecond
+from .rows import account_of, changed_values, with_account
 
 R = TypeVar("R", bound=Record)
-_ACCOUNT = tuple(each.name for each in fields(Account))
 
 
 @dataclass(slots=True)
@@ -54,7 +54,7 @@ class MemoryStore:
 
     async def add(self, record: Record) -> None:
         if isinstance(record, User):
-            record = _with(record, self._account_of(record.budget_id, _now()))
+            record = with_account(record, self._new_account(record.budget_id, _now()))
         if record.id in self._records[record.kind]:
             raise StoreConflict("id", "there is one with this id")
         self._check_unique(record)
@@ -79,12 +79,13 @@ class MemoryStore:
 
     async def update(self, kind: type[R], id: str, changes: Mapping[str, Any]) -> R | None:
         record = self._records[kind.kind].get(id)
+        changed_values(kind, changes)  # says which cannot be changed
         if record is None:
             return None
         changed = replace(record, **changes)
         if isinstance(changed, User) and "budget_id" in changes:
-            account = self._account_of(changed.budget_id, _now())
-            changed = _with(changed, replace(account, reserved_nano=changed.reserved_nano))
+            account = self._new_account(changed.budget_id, _now())
+            changed = with_account(changed, replace(account, reserved_nano=changed.reserved_nano))
         self._check_unique(changed)
         if isinstance(changed, Budget):
             self._apply(changed)
@@ -101,7 +102,8 @@ class MemoryStore:
     async def find_key(self, secret_hash: str) -> KeyHolder | None:
         for key in cast("Iterator[ApiKey]", iter(self._records["key"].values())):
             if secret_hash in (key.secret_hash, key.previous_hash):
-                return KeyHolder(key, self._user(key.user_id))
+                user = await self.get(User, key.user_id)
+                return KeyHolder(key, user) if user else None
         return None
 
     async def touch_keys(self, used: Mapping[str, datetime]) -> None:
@@ -125,7 +127,7 @@ class MemoryStore:
         if user.blocked:
             return "user_blocked"
         self._let_go(claim.made_at, claim.user_id)
-        account = _account(self._user(claim.user_id)).rolled(claim.made_at)
+        account = account_of(self._user(claim.user_id)).rolled(claim.made_at)
         if not account.has_room_for(claim.amount_nano):
             return "over_budget"
         self._held[claim.id] = _Held(claim)
@@ -136,7 +138,7 @@ class MemoryStore:
         for each in settlements:
             held = self._held.pop(each.claim.id, None)
             if held is not None:
-                account = _account(self._user(held.claim.user_id))
+                account = account_of(self._user(held.claim.user_id))
                 freed = account if held.is_swept else account.holding(-held.claim.amount_nano)
                 self._keep(held.claim.user_id, freed.charged(each.cost_nano, held.claim.made_at))
 
@@ -150,10 +152,10 @@ class MemoryStore:
         return self._let_go(now)
 
     async def rebuild_spent(self, user: User, spent_nano: int) -> bool:
-        current = self._user(user.id)
-        if current.reserved_nano or _account(current) != _account(user):
+        current = await self.get(User, user.id)
+        if current is None or current.reserved_nano or account_of(current) != account_of(user):
             return False
-        self._keep(user.id, replace(_account(current), spent_nano=spent_nano))
+        self._keep(user.id, replace(account_of(current), spent_nano=spent_nano))
         return True
 
     # --- watching
@@ -170,9 +172,9 @@ class MemoryStore:
         return cast("User", self._records["user"][id])
 
     def _keep(self, user_id: str, account: Account) -> None:
-        self._records["user"][user_id] = _with(self._user(user_id), account)
+        self._records["user"][user_id] = with_account(self._user(user_id), account)
 
-    def _account_of(self, budget_id: str | None, now: datetime) -> Account:
+    def _new_account(self, budget_id: str | None, now: datetime) -> Account:
         if budget_id is None:
             return new_account(None, None, now)
         budget = cast("Budget | None", self._records["budget"].get(budget_id))
@@ -182,7 +184,7 @@ class MemoryStore:
 
     def _apply(self, budget: Budget) -> None:
         for user in [each for each in self._users() if each.budget_id == budget.id]:
-            self._keep(user.id, limited(_account(user), budget.limit_nano, budget.reset_every_s))
+            self._keep(user.id, limited(account_of(user), budget.limit_nano, budget.reset_every_s))
 
     def _let_go(self, now: datetime, user_id: str | None = None) -> int:
         expired = [
@@ -192,7 +194,7 @@ class MemoryStore:
         ]
         for each in expired:
             each.is_swept = True
-            account = _account(self._user(each.claim.user_id))
+            account = account_of(self._user(each.claim.user_id))
             self._keep(each.claim.user_id, account.holding(-each.claim.amount_nano))
         return len(expired)
 
@@ -208,11 +210,3 @@ class MemoryStore:
 
 def _now() -> datetime:
     return to_millisecond(datetime.now(UTC))
-
-
-def _account(user: User) -> Account:
-    return Account(**{name: getattr(user, name) for name in _ACCOUNT})
-
-
-def _with(user: User, account: Account) -> User:
-    return replace(user, **asdict(account))

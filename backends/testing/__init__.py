@@ -1,12 +1,13 @@
 """The kit for those who write a sink or test with one. Needs the extra ``testing``.
 
-``SinkConformance`` is the suite to subclass; ``FaultySink`` fails to order; on a ``VirtualClockLoop`` waiting
-takes no time; ``cancel_at_every_step`` cancels everywhere; the makers of records know every nasty text.
+``SinkConformance`` is the suite to subclass, ``StoreSuite`` that of a store; ``FaultySink`` fails to order;
+on a ``VirtualClockLoop`` waiting takes no time; ``cancel_at_every_step`` cancels everywhere; the makers of
+records know every nasty text.
 """
 
 import pytest
 
-pytest.register_assert_rewrite(f"{__name__}.cases", f"{__name__}.rig")
+pytest.register_assert_rewrite(f"{__name__}.cases", f"{__name__}.rig", f"{__name__}.store")
 
 from .cancel import CancelPoint, Scenario, cancel_at_every_step  # noqa: E402
 from .clock import VirtualClockLoop, WouldWaitForEver, run_virtual, virtual_clock  # noqa: E402
@@ -41,6 +42,14 @@ from .records import (  # noqa: E402
     records,
     token_counts,
 )
+from .store import StoreSuite  # noqa: E402
+from .store.examples import (  # noqa: E402
+    make_api_key,
+    make_budget,
+    make_claim,
+    make_price,
+    make_user,
+)
 from .suite import SinkConformance  # noqa: E402
 
 __all__ = [
@@ -52,6 +61,7 @@ __all__ = [
     "Gate",
     "Scenario",
     "SinkConformance",
+    "StoreSuite",
     "VirtualClockLoop",
     "WouldWaitForEver",
     "Write",
@@ -62,12 +72,17 @@ __all__ = [
     "json_values",
     "llm_texts",
     "lose_ack",
+    "make_api_key",
     "make_bare_record",
     "make_batch",
+    "make_budget",
+    "make_claim",
     "make_full_record",
     "make_largest_record",
+    "make_price",
     "make_record",
     "make_records",
+    "make_user",
     "make_varied_records",
     "money",
     "naive_rows",

@@ -5,7 +5,18 @@ are known by their hash alone.
 """
 
 from .authentication import Access
+from .limits import Admission, RateLimits, bounds_of
 from .opening import opened_access
 from .principal import MASTER, Principal, require_master, require_model
 
-__all__ = ["MASTER", "Access", "Principal", "opened_access", "require_master", "require_model"]
+__all__ = [
+    "MASTER",
+    "Access",
+    "Admission",
+    "Principal",
+    "RateLimits",
+    "bounds_of",
+    "opened_access",
+    "require_master",
+    "require_model",
+]

@@ -37,7 +37,8 @@ class StoreHealth:
         async def asked(name: str) -> T:
             try:
                 answer = await ask(name)
-            except StoreUnavailable:
+            except StoreUnavailable as error:
+                self._failed(error)
                 self._has_question_failed = True
                 raise
             self._answered()
@@ -56,13 +57,16 @@ class StoreHealth:
         try:
             await self._store.ping()
         except StoreUnavailable as error:
-            if not self._has_look_failed:
-                log.warning("store_down", extra={"code": error.code})
+            self._failed(error)
             self._has_look_failed = True
         else:
             self._answered()
 
+    def _failed(self, error: StoreUnavailable) -> None:
+        if not (self._has_question_failed or self._has_look_failed):
+            log.warning("store_down", extra={"code": error.code})
+
     def _answered(self) -> None:
-        if self._has_look_failed:
+        if self._has_question_failed or self._has_look_failed:
             log.info("store_up")
         self._has_question_failed = self._has_look_failed = False

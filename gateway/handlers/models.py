@@ -1,4 +1,4 @@
-"""The models that a caller may name: those with a price and a configured provider."""
+"""The models that a caller may name: those with a price and a configured provider that its key opens."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from aiohttp import web
 
 from ..errors import NotFound
-from ..keys import SETTINGS
+from ..keys import PRINCIPAL, SETTINGS
 from ..routing import resolve
 
 
@@ -20,13 +20,20 @@ async def get_model(request: web.Request) -> web.Response:
     """``GET /v1/models/{id}``; the id is a name as a call may have it, ``provider/model`` too."""
     name = resolve(request.match_info["id"], request.app[SETTINGS].providers).price_key
     if name not in _names(request):
-        raise NotFound("This model has no price here, so it is not listed.", "model_not_found", "model")
+        raise NotFound(
+            "This model has no price here, or this key may not use it.", "model_not_found", "model"
+        )
     return web.json_response(_model(name))
 
 
 def _names(request: web.Request) -> list[str]:
     settings = request.app[SETTINGS]
-    return sorted(name for name in settings.pricing if name.partition(":")[0] in settings.providers)
+    return sorted(
+        name
+        for name in settings.pricing
+        if name.partition(":")[0] in settings.providers
+        and request[PRINCIPAL].may_use(resolve(name, settings.providers))
+    )
 
 
 def _model(name: str) -> dict[str, Any]:

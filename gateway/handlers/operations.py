@@ -7,7 +7,7 @@ from typing import Any
 from aiohttp import web
 
 from ..access import require_master
-from ..keys import FLEET, LIFECYCLE, METRICS, PRINCIPAL, WRITER
+from ..keys import ACCESS, FLEET, LIFECYCLE, METRICS, PRINCIPAL, WRITER
 from ..merging import total
 
 
@@ -25,6 +25,8 @@ async def readiness(request: web.Request) -> web.Response:
     degraded = sorted(stats.degraded)
     if stats.would_refuse is not None:
         return _not_ready("refusing", reason=stats.would_refuse, degraded=degraded)
+    if request.app[ACCESS].health.is_down:
+        return _not_ready("refusing", reason="store_unavailable", degraded=degraded)
     return web.json_response({"status": "ready", "degraded": degraded})
 
 

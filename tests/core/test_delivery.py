@@ -10,7 +10,8 @@ import pytest
 
 from backends import Place
 from backends.batching import BatchingOptions
-from backends.dispatch import Dispatcher, Job
+from backends.dispatch import Dispatcher
+from backends.job import Job
 from backends.record import row_bytes
 from backends.sink import Committed
 from backends.testing import (

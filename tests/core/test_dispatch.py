@@ -8,8 +8,9 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from backends import BatchingOptions
-from backends.dispatch import Dispatcher, Job
+from backends.dispatch import Dispatcher
 from backends.errors import Rejection, SinkBatchRejected, SinkFatal, SinkRetryable, SinkRowsRejected
+from backends.job import Job
 from backends.ledger import Ledger, LedgerCounts
 from backends.retry import Backoff
 from backends.sink import Committed

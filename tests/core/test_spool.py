@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -228,14 +229,15 @@ async def test_51_spool_corrupt_rows_that_fail_their_checksum_are_left_out_and_k
     tmp_path: Path,
 ) -> None:
     path = await left_behind(tmp_path, 5)
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("UPDATE rows SET body = X'7b7d' WHERE place = 2")
     database = MemoryDatabase()
     async with spooling(tmp_path, database) as rig:
         await until(lambda: len(database.rows) == 4)
         assert "spool_damaged" in rig.writer.stats().degraded
         assert rig.writer.stats().counts.accepted == 4
-    assert sqlite3.connect(path).execute("SELECT count(*) FROM damaged").fetchone() == (1,)
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT count(*) FROM damaged").fetchone() == (1,)
 
 
 @virtual_clock

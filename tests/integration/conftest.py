@@ -2,7 +2,8 @@
 
 The gateway runs as ``serve`` runs it: on uvloop, and deaf to clients that leave (aiohttp's test server
 cancels the handler of such a client, and so proves something else). Whatever a test did, its end checks that
-every call that began has exactly one row, that no place is out, and that the ledger's two sides are equal.
+every call that began has exactly one row, that no place is out, that the ledger's two sides are equal, and
+that no user's money is held any more.
 """
 
 from __future__ import annotations
@@ -25,11 +26,12 @@ import aiohttp
 import pytest
 import uvloop
 from aiohttp import web
+from letting_in import ANNS_KEY
 
-from backends import Place, StrategyError, UsageQuery, sinks
+from backends import Place, StrategyError, UsageQuery, User, sinks
 from backends.testing.faults import Gate
 from gateway.app import build_app
-from gateway.keys import CALLS, METRICS, PUMPS, SHUTDOWN, SINK, WRITER
+from gateway.keys import CALLS, METRICS, PUMPS, SETTLEMENTS, SHUTDOWN, SINK, STORE, WRITER
 from gateway.settings import load_settings
 
 KEY = "tg-test"
@@ -265,13 +267,13 @@ class Gateway:
     async def chat(self, **members):
         return await self.post(self.body(**members))
 
-    async def call(self, body, path=CHAT) -> Caller:
+    async def call(self, body, path=CHAT, **headers) -> Caller:
         """Send ``body`` over a connection of its own."""
         host, port = self.runner.addresses[0]
         caller = Caller(self, *await asyncio.open_connection(host, port))
         data = json.dumps(body).encode()
         lines = [f"POST {path} HTTP/1.1", "Host: gateway", f"Content-Length: {len(data)}"]
-        lines += [f"{name}: {value}" for name, value in self.headers().items()]
+        lines += [f"{name}: {value}" for name, value in self.headers(**headers).items()]
         caller.writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + data)
         await soon(caller.writer.drain())
         self.callers.append(caller)
@@ -299,6 +301,8 @@ class Gateway:
         assert await self.app[CALLS].ended(LONG_S), "a call is still running"
         assert await self.app[PUMPS].ended(LONG_S), "a stream is still read on"
         await self.app[WRITER].flush(LONG_S)
+        if (settlements := self.app[SETTLEMENTS]) is not None:
+            await soon(settlements.settled())
 
     async def rows(self):
         """All rows, oldest first, once every call has ended."""
@@ -332,11 +336,13 @@ class Gateway:
         if self.unheard is not None:
             assert len(set(stored) - set(self.promised)) == self.unheard
         assert SECRET not in "".join(map(repr, rows))
+        users = await self.app[STORE].list(User, limit=1000)
+        assert [user.id for user in users if user.reserved_nano] == [], "a claim is still held"
         self._check_log(log)
 
     def _check_log(self, log):
         lines = [f"{logging.Formatter().format(record)} {vars(record)}" for record in log]
-        for secret in (SECRET, KEY, PROVIDER_KEY):
+        for secret in (SECRET, KEY, PROVIDER_KEY, ANNS_KEY):
             assert not [line for line in lines if secret in line]
         errors = [record for record in log if record.levelno >= logging.ERROR and not _tells_of_peer(record)]
         assert len([record for record in errors if record.exc_info]) == self.bugs, lines

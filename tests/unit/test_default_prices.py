@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway import sections
+from gateway.config_errors import ConfigurationError
 from gateway.money.default_prices import DefaultPrices, genai_prices, no_prices, plain_price
 from gateway.pricing import Price
+from gateway.settings import load_settings
 
 NOW = datetime.now(UTC)
 TWO, THREE, ONE = Decimal(2), Decimal(3), Decimal(1)
@@ -59,3 +63,17 @@ def test_a_provider_is_found_by_its_name_else_by_its_type(prices: DefaultPrices)
 
 def test_a_model_that_is_not_listed_has_no_price(prices: DefaultPrices) -> None:
     assert prices("openai:no-such-model", NOW) is None
+
+
+def test_who_asks_for_them_without_the_package_is_told_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sections, "find_spec", lambda name: None)
+    file = tmp_path / "gateway.yml"
+    file.write_text("master_key: x\nstore: {url: 'memory:'}\ndefault_prices: genai-prices\n")
+
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(file, {})
+
+    assert "default_prices: needs a package" in str(caught.value)
+    assert "pip install 'tallygate[prices]'" in str(caught.value)

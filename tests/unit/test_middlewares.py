@@ -11,6 +11,7 @@ from letting_in import MASTER_KEY as KEY
 from letting_in import let_in
 from yarl import URL
 
+from backends import StoreUnavailable
 from gateway.errors import BadRequest, InternalError, ServiceUnavailable
 from gateway.keys import METRICS, PRINCIPAL, REQUEST_ID
 from gateway.metrics import Metrics
@@ -38,6 +39,10 @@ async def buggy(request):
 
 async def unavailable(request):
     raise ServiceUnavailable("Later.", "queue_full", headers={"Retry-After": "1"})
+
+
+async def store_down(request):
+    raise StoreUnavailable("08006", "password=s3cret")
 
 
 async def bad(request):
@@ -82,6 +87,7 @@ def make_app():
             web.post("/bug", buggy),
             web.get("/unavailable", unavailable),
             web.get("/bad", bad),
+            web.get("/store-down", store_down),
             web.get("/explained", explained),
             web.get("/begun", begun),
             web.get("/redirected", redirected),
@@ -229,6 +235,20 @@ async def test_a_gateway_error_keeps_its_code_parameter_and_headers(client):
     }
     assert (later.status, later.headers["Retry-After"]) == (503, "1")
     assert requests_total(client, "/unavailable", 503) == 1
+
+
+async def test_a_store_that_is_down_is_a_503_that_says_when_to_come_again(client, caplog):
+    response = await client.get("/store-down")
+
+    error = await error_of(response)
+    assert (response.status, error["code"], error["type"]) == (
+        503,
+        "store_unavailable",
+        "service_unavailable",
+    )
+    assert response.headers["Retry-After"] == "1"
+    assert "s3cret" not in json.dumps(error) + caplog.text
+    assert requests_total(client, "/store-down", 503) == 1
 
 
 async def test_another_http_error_says_no_more_than_its_reason(client):

@@ -15,6 +15,7 @@ from pydantic import BaseModel, SecretStr
 from backends import SinkOptions, Strategy, sinks
 from gateway.config_errors import Origins
 from gateway.config_schema import straighten
+from gateway.effective import masked
 from gateway.settings import ConfigurationError, Settings, effective_settings, load_settings, sink_options
 
 CONFIG = Path(__file__).parent.parent.parent / "config"
@@ -50,7 +51,6 @@ pricing:
 DRIVERS = {"postgres": "asyncpg", "mongo": "motor", "clickhouse": "clickhouse_connect"}
 
 NOT_LANDED = (
-    ("store",),
     ("streams", "keepalive_s"),
     ("providers", "anthropic"),
     ("models",),
@@ -87,7 +87,16 @@ def write(tmp_path: Path):
     return written
 
 
-def test_a_master_key_is_all_that_is_needed() -> None:
+def test_nothing_is_needed() -> None:
+    settings = load_settings(None, {})
+
+    assert settings.master_key is None
+    assert settings.store.url.get_secret_value() == "sqlite:///./data/gateway.db"
+    assert (settings.store.cache_s, settings.store.timeout_s, settings.store.max_connections) == (5, 2, 10)
+    assert settings.cors_allow_origins == []
+
+
+def test_what_is_not_given_has_its_default() -> None:
     settings = load_settings(None, KEY)
 
     assert (settings.host, settings.port, settings.workers) == ("127.0.0.1", 8000, 1)
@@ -158,6 +167,37 @@ def test_each_commented_file_says_every_key_with_its_default(sink: str) -> None:
     for key in set(written) - {"sinks", "providers", "pricing"}:
         assert getattr(settings, key) == getattr(defaults, key), key
     assert sink_options(settings) == sink_options(defaults)
+
+
+@pytest.mark.parametrize("strategy", ["disabled", "for_update", "cas"])
+def test_a_budget_strategy_is_taken_if_the_store_offers_it(write, strategy: str) -> None:
+    settings = load_settings(write(f"budget_strategy: {strategy}\nstore: {{url: 'memory:'}}"), KEY)
+
+    assert settings.budget_strategy == strategy
+
+
+@pytest.mark.parametrize(
+    ("origins", "given"),
+    [("['*']", ["*"]), ("[http://localhost:3000, 'https://a.b-c.example']", None), ("", []), ("[]", [])],
+)
+def test_origins_of_pages_are_a_list(write, origins: str, given: list[str] | None) -> None:
+    settings = load_settings(write(f"cors_allow_origins: {origins or '[]'}"), KEY)
+
+    assert settings.cors_allow_origins == (yaml.safe_load(origins) if given is None else given)
+
+
+def test_the_effective_settings_show_the_store_without_its_password(write) -> None:
+    store = "store: {url: 'sqlite:////data/x.db', cache_s: 1}"
+    hidden = masked("postgresql://app:s3cret@db.example/gateway?sslpassword=s3cret")
+
+    assert effective_settings(load_settings(write(store), KEY))["store"] == {
+        "url": "sqlite:////data/x.db",
+        "timeout_s": 2.0,
+        "max_connections": 10,
+        "migrate": True,
+        "cache_s": 1,
+    }
+    assert "s3cret" not in hidden and "app:" in hidden and "@db.example/gateway" in hidden
 
 
 def test_the_quickstart_works_without_any_variable() -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from pydantic import field_validator, model_validator
 
-from backends import SinkOptions, sinks
+from backends import SinkOptions, StoreDriverMissing, sinks
+from gateway import settings
 from gateway.settings import ConfigurationError, load_settings
 
 SECRET = "s3cret-value"
@@ -28,7 +29,17 @@ def price(value: str, name: str = "a:b") -> str:
 
 BAD = [
     ("prot: 1", 1, "prot", "did you mean port?"),
-    ("host: a\nstore: {url: x}", 2, "store", "known here: host, port,"),
+    (f"host: a\nstore: {{url: 'redis://u:{SECRET}@x'}}", 2, "store.url", "it begins with sqlite:"),
+    (f"store: {{url: {SECRET}}}", 1, "store.url", "is no store's URL"),
+    ("store: {urls: x}", 1, "store.urls", "did you mean url?"),
+    ("store: {cache_s: -1}", 1, "store.cache_s", "give at least 0"),
+    ("store: {timeout_s: 0}", 1, "store.timeout_s", "give more than 0"),
+    ("store: {max_connections: 0}", 1, "store.max_connections", "give at least 1"),
+    ("store: {url: 5}", 1, "store.url", "in quotes"),
+    ("workers: 2\nstore: {url: 'memory:'}", 2, "store.url", "name a database"),
+    ("cors_allow_origins: [ours.net]", 1, "cors_allow_origins.0", "write one such as https://app.example"),
+    ("cors_allow_origins: ['https://a.example/']", 1, "cors_allow_origins.0", "is no origin"),
+    ("cors_allow_origins: '*'", 1, "cors_allow_origins", "list"),
     ("spool: {mode: on}", 1, "spool.mode", "give 'off', 'spill' or 'write_ahead'"),
     ("spool: {path: .}", 1, "spool.path", "names no folder of its own"),
     ("spool: {path: /}", 1, "spool.path", "names no folder of its own"),
@@ -71,7 +82,7 @@ BAD = [
     ("log_writer_strategy: [memory]", 1, "log_writer_strategy", "write [batch:|single:]SINK"),
     ("port: 1\nLOG_WRITER_STRATEGY: nope", 2, "log_writer_strategy", "there are: "),
     ("log_writer_strategy: noop\nLOG_WRITER_STRATEGY: noop", 2, "LOG_WRITER_STRATEGY", "keep one of the two"),
-    ("budget_strategy: cas", 1, "budget_strategy", "give 'disabled'"),
+    ("budget_strategy: redis", 1, "budget_strategy", "give 'disabled', 'for_update' or 'cas'"),
     ("budget_strategy: disabled\nBUDGET_STRATEGY: disabled", 2, "BUDGET_STRATEGY", "keep one of the two"),
     (
         "shutdown: {grace_s: 20}",
@@ -204,15 +215,35 @@ def test_a_file_that_is_no_configuration_at_all_is_one_line(write, text: str, sa
 
 
 def test_a_misspelt_key_comes_before_the_missing_key_that_it_left_behind(write) -> None:
-    error = str(refusal(write("master_kee: x"), {}))
+    error = str(refusal(write("providers: {a: {type: openai, base_url: 'http://x', api_kee: x}}")))
 
-    assert "master_kee: is not a known key; did you mean master_key?" in error
+    assert "providers.a.api_kee: is not a known key; did you mean api_key?" in error
 
 
-def test_a_missing_master_key_names_the_file_and_the_variable(write) -> None:
-    path = write("port: 1")
+def test_a_budget_strategy_that_the_store_does_not_offer_is_named_with_those_that_it_does(
+    write, monkeypatch
+) -> None:
+    class OneWayStore:
+        budget_strategies = frozenset({"cas"})
 
-    assert str(refusal(path, {})) == f"{path}: master_key: is missing; add it, or set GATEWAY_MASTER_KEY"
+    monkeypatch.setattr(settings, "load_store", lambda url: OneWayStore)
+    path = write("store: {url: 'mongodb://x'}\nbudget_strategy: for_update")
+
+    error = str(refusal(path))
+
+    assert error == f"{path}:2: budget_strategy: is not what this store can do; write cas, or disabled"
+
+
+def test_a_missing_driver_of_a_store_names_what_to_install(write, monkeypatch) -> None:
+    def missing(url: str) -> Any:
+        raise StoreDriverMissing("needs 'asyncpg', which is not installed: pip install 'tallygate[postgres]'")
+
+    monkeypatch.setattr(settings, "load_store", missing)
+    path = write(f"store: {{url: 'postgresql://u:{SECRET}@x/y'}}")
+
+    error = str(refusal(path))
+
+    assert error.startswith(f"{path}:1: store.url: needs 'asyncpg'")
 
 
 def test_a_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:

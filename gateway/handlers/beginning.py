@@ -1,0 +1,124 @@
+"""The beginning of a call: its rate limits, its money and its place, in this order.
+
+Whatever a call took is given back if it does not begin; from its place on its end settles everything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+
+from aiohttp import web
+
+from backends import Place, User
+
+from ..access import Admission, bounds_of
+from ..answers import is_stop
+from ..calls import Call, Facts
+from ..errors import GatewayError, PaymentRequired, ServiceUnavailable
+from ..inference_request import InferenceRequest
+from ..keys import (
+    ADMISSION,
+    BUDGETS,
+    CALLS,
+    LIFECYCLE,
+    LIMITS,
+    METRICS,
+    PRICES,
+    PRINCIPAL,
+    REQUEST_ID,
+    SETTINGS,
+    WRITER,
+)
+from ..money import Hold, Order
+from ..routing import Route
+
+DRAINING = "The gateway is being stopped."
+REFUSALS = {
+    "queue_full": "The usage log has no room for this call's row. Try again shortly.",
+    "sink_down": "The usage log's database does not answer. Try again shortly.",
+}
+
+
+async def begin(
+    request: web.Request, asked: InferenceRequest, route: Route, spender: User | None
+) -> tuple[Call, GatewayError | None]:
+    """The call, with its place, and why it may not be made if it may not: such a call has a row, too.
+    Raises ``GatewayError`` and ``StoreUnavailable`` for a call that does not begin at all."""
+    admission = _limit(request, asked, spender)
+    with ExitStack() as taken, _draining_if_stopped(request):
+        taken.callback(admission.settle, 0)
+        if request.app[LIFECYCLE].is_closed_to_calls:
+            raise ServiceUnavailable(DRAINING, code="draining")
+        await request.app[PRICES].ready()
+        call = _prepare(request, asked, route, spender)
+        call.on_finish.append(admission.hear)
+        hold = await _hold(request, call, asked, spender)
+        taken.callback(hold.settle, None)
+        call.on_finish.append(lambda row: hold.settle(row.cost))
+        call.place = await _take_place(request, call)
+        taken.pop_all()
+    return call, hold.refusal
+
+
+@contextmanager
+def _draining_if_stopped(request: web.Request) -> Iterator[None]:
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not is_stop(request):
+            raise
+        raise ServiceUnavailable(DRAINING, code="draining") from None
+
+
+def _limit(request: web.Request, asked: InferenceRequest, spender: User | None) -> Admission:
+    """Count the call against the rate limits of its key and its user. Raises ``RateLimited``."""
+    tokens = asked.most_tokens(request.app[SETTINGS].budgets.default_output_tokens)
+    admission = request.app[LIMITS].admit(bounds_of(request[PRINCIPAL].key, spender), tokens)
+    request[ADMISSION] = admission
+    return admission
+
+
+def _prepare(request: web.Request, asked: InferenceRequest, route: Route, spender: User | None) -> Call:
+    app, began_at = request.app, datetime.now(UTC)
+    facts = Facts(
+        request_id=request[REQUEST_ID],
+        endpoint=request.path,
+        route=route,
+        stream=asked.stream,
+        price=app[PRICES].price_at(route.price_key, began_at),
+        prompt_tokens=asked.prompt_tokens,
+        api_key_id=request[PRINCIPAL].api_key_id,
+        user_id=spender.id if spender else None,
+        tags=asked.tags,
+    )
+    return app[CALLS].begin(Call(facts, None, app[METRICS], app[SETTINGS].estimate_cost, began_at=began_at))
+
+
+async def _hold(request: web.Request, call: Call, asked: InferenceRequest, spender: User | None) -> Hold:
+    if call.facts.price is None and request.app[SETTINGS].unpriced == "refuse":
+        return Hold(
+            PaymentRequired("This model has no price, so it is not served.", "model_not_priced", "model")
+        )
+    order = Order(
+        row_id=call.row_id,
+        made_at=call.began_at,
+        spender=spender,
+        price=call.facts.price,
+        prompt_tokens=asked.prompt_tokens,
+        output_tokens=asked.output_tokens,
+        choices=asked.choices,
+    )
+    return await request.app[BUDGETS].hold(order)
+
+
+async def _take_place(request: web.Request, call: Call) -> Place | None:
+    place = await request.app[WRITER].reserve(row_id=call.row_id, intent=call.intent)
+    if isinstance(place, Place):
+        return place
+    if place.is_call_served:
+        return None
+    message = REFUSALS.get(place.reason, "The gateway takes no calls now.")
+    raise ServiceUnavailable(message, code=f"usage_log_{place.reason}", headers={"Retry-After": "1"})
