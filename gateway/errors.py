@@ -102,6 +102,14 @@ class UnsupportedMediaType(GatewayError):
     type = "invalid_request_error"
 
 
+class UnprocessableEntity(GatewayError):
+    """The body is JSON, but not what this endpoint takes; ``param`` names the member."""
+
+    status = 422
+    code = "invalid_request"
+    type = "invalid_request_error"
+
+
 class RateLimited(GatewayError):
     """Too many calls or tokens within a minute."""
 

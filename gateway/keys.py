@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from aiohttp import web
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from backends import DeadLetterFile, LogSink, LogWriter, Spool, Store
 
@@ -52,6 +52,9 @@ METRICS: web.AppKey[Metrics] = web.AppKey("metrics")
 SHUTDOWN: web.AppKey[Shutdown] = web.AppKey("shutdown")
 FLEET: web.AppKey[Fleet] = web.AppKey("fleet")
 """There only if this process is one of several workers."""
+
+OPENAPI: web.AppKey[Callable[[], str]] = web.AppKey("openapi")
+"""The API's description as text, made when it is first asked for."""
 
 REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
 PRINCIPAL: web.RequestKey[Principal] = web.RequestKey("principal")

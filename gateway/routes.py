@@ -1,26 +1,37 @@
-"""The URL table, nothing else."""
+"""The URL table: every operation that the API describes, and no other."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+
 from aiohttp import web
 
-from .handlers import inference, models, operations, usage
+from .keys import OPENAPI
+from .openapi.document import document
+from .openapi.table import TABLE
 
 
 def add_routes(app: web.Application) -> None:
     """Give ``app`` every endpoint that it has."""
-    app.add_routes(
-        [
-            web.post("/v1/chat/completions", inference.chat_completions),
-            web.post("/v1/embeddings", inference.embeddings),
-            web.get("/v1/models", models.list_models),
-            web.get("/v1/models/{id:.+}", models.get_model),
-            web.get("/v1/usage", usage.list_usage),
-            web.get("/v1/usage/summary", usage.summarise_usage),
-            web.get("/v1/log-writer", operations.log_writer),
-            web.get("/health", operations.health),
-            web.get("/health/liveness", operations.health),
-            web.get("/health/readiness", operations.readiness),
-            web.get("/metrics", operations.metrics),
-        ]
-    )
+    for each in TABLE:
+        if each.method == "GET":
+            app.router.add_get(each.path, each.handler)  # which answers HEAD, too
+        else:
+            app.router.add_route(each.method, each.path, each.handler)
+    describe: Callable[[], str] = _description
+    app[OPENAPI] = describe
+
+
+@cache
+def _description() -> str:
+    return json.dumps(document(TABLE, _version()), ensure_ascii=False)
+
+
+def _version() -> str:
+    try:
+        return version("tallygate")
+    except PackageNotFoundError:
+        return "0"

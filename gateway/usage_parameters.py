@@ -23,13 +23,12 @@ from backends import (
 )
 
 from .errors import BadRequest
+from .query_parameters import check_names, invalid_parameter, parse_limit, parse_text
 
 ROWS_KNOWN = ("start", "end", *FILTER_COLUMNS, "cursor", "limit", "format")
 SUMMARY_KNOWN = ("start", "end", *FILTER_COLUMNS, "group_by", "format")
 ROW_FORMATS = ("json", "csv", "jsonl")
 SUMMARY_FORMATS = ("json", "csv")
-MAX_VALUE = 256
-"""Characters that a text column of the row holds: nothing longer can match."""
 MAX_EXPORT_ROWS = 10**9
 
 
@@ -56,10 +55,10 @@ def parse_rows(parameters: Mapping[str, str], repeated: frozenset[str] = frozens
 
     Raises ``BadRequest`` with code ``unknown_parameter``, ``invalid_parameter`` or ``invalid_format``.
     """
-    _check_names(parameters, repeated, ROWS_KNOWN)
+    check_names(parameters, repeated, ROWS_KNOWN)
     format = _format(parameters, ROW_FORMATS)
     start, end = _period(parameters)
-    limit = _limit(parameters, MAX_PAGE_ROWS if format == "json" else MAX_EXPORT_ROWS)
+    limit = parse_limit(parameters, MAX_PAGE_ROWS if format == "json" else MAX_EXPORT_ROWS)
     query = UsageQuery(start=start, end=end, filters=_filters(parameters), after=_cursor(parameters))
     if format != "json":
         return RowsRequest(query, format, limit)
@@ -71,20 +70,11 @@ def parse_summary(
 ) -> SummaryRequest:
     """What ``parameters`` ask of ``/v1/usage/summary``. ``group_by`` holds its values as they came, each one
     or more names with commas between. Raises as ``parse_rows`` does."""
-    _check_names(parameters, repeated - {"group_by"}, SUMMARY_KNOWN)
+    check_names(parameters, repeated - {"group_by"}, SUMMARY_KNOWN)
     format = _format(parameters, SUMMARY_FORMATS)
     start, end = _period(parameters)
     query = SummaryQuery(start=start, end=end, filters=_filters(parameters), group_by=_groups(group_by))
     return SummaryRequest(query, format)
-
-
-def _check_names(parameters: Mapping[str, str], repeated: frozenset[str], known: tuple[str, ...]) -> None:
-    for name in parameters:
-        if name not in known:
-            message = f"There is no such parameter. There are: {', '.join(known)}."
-            raise BadRequest(message, "unknown_parameter", name[:MAX_VALUE])
-        if name in repeated:
-            raise _invalid(name, "It may be given once.")
 
 
 def _format(parameters: Mapping[str, str], formats: tuple[str, ...]) -> str:
@@ -97,7 +87,7 @@ def _format(parameters: Mapping[str, str], formats: tuple[str, ...]) -> str:
 def _period(parameters: Mapping[str, str]) -> tuple[datetime | None, datetime | None]:
     start, end = _moment(parameters, "start"), _moment(parameters, "end")
     if start and end and end < start:
-        raise _invalid("end", "It lies before start.")
+        raise invalid_parameter("end", "It lies before start.")
     return start, end
 
 
@@ -109,9 +99,9 @@ def _groups(values: Sequence[str]) -> tuple[str, ...]:
     names = tuple(name.strip() for value in values for name in value.split(","))
     for name in names:
         if name not in (*GROUP_COLUMNS, *GROUP_TIMES):
-            raise _invalid("group_by", f"It is any of: {', '.join((*GROUP_COLUMNS, *GROUP_TIMES))}.")
+            raise invalid_parameter("group_by", f"It is any of: {', '.join((*GROUP_COLUMNS, *GROUP_TIMES))}.")
     if len(set(names)) < len(names):
-        raise _invalid("group_by", "It names each group once.")
+        raise invalid_parameter("group_by", "It names each group once.")
     return names
 
 
@@ -123,20 +113,14 @@ def _moment(parameters: Mapping[str, str], name: str) -> datetime | None:
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, OverflowError):
         hint = "Send a time as 2026-01-31T23:59:59Z; in a URL the + of an offset has to be sent as %2B."
-        raise _invalid(name, hint) from None
+        raise invalid_parameter(name, hint) from None
 
 
 def _value(parameters: Mapping[str, str], name: str) -> str:
-    value = parameters[name]
-    if not value or len(value) > MAX_VALUE or not _is_storable(value):
-        raise _invalid(name, f"It has 1 to {MAX_VALUE} characters, as a row can hold them.")
+    value = parse_text(parameters, name)
     if name == "status" and value not in get_args(Status):
-        raise _invalid(name, f"It is one of: {', '.join(get_args(Status))}.")
+        raise invalid_parameter(name, f"It is one of: {', '.join(get_args(Status))}.")
     return value
-
-
-def _is_storable(text: str) -> bool:
-    return "\0" not in text and not any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def _cursor(parameters: Mapping[str, str]) -> Cursor | None:
@@ -146,19 +130,4 @@ def _cursor(parameters: Mapping[str, str]) -> Cursor | None:
         cursor = Cursor.decode(parameters["cursor"])
         return Cursor(cursor.timestamp.astimezone(UTC), cursor.id)
     except (ValueError, OverflowError):
-        raise _invalid("cursor", "Send the cursor of the page before, unchanged.") from None
-
-
-def _limit(parameters: Mapping[str, str], highest: int) -> int | None:
-    if "limit" not in parameters:
-        return None
-    text = parameters["limit"]
-    # Not all that int() reads is meant as a number: signs, blanks, underscores, digits of other scripts.
-    limit = int(text) if text.isascii() and text.isdigit() and len(text) <= 10 else 0
-    if not 1 <= limit <= highest:
-        raise _invalid("limit", f"It is a number from 1 to {highest}.")
-    return limit
-
-
-def _invalid(name: str, why: str) -> BadRequest:
-    return BadRequest(f"The parameter {name} is not valid. {why}", "invalid_parameter", name)
+        raise invalid_parameter("cursor", "Send the cursor of the page before, unchanged.") from None

@@ -510,3 +510,29 @@ def _watch_connections(gateway):
         gateway.lost[ports.pop(handler)].set()
 
     server.connection_made, server.connection_lost = made, lost
+
+
+@pytest.fixture
+def manage(gateway):
+    """Asks the management API with the master key, or with ``key``; the status and the answer."""
+
+    async def go(method, path, body=None, key=KEY):
+        headers = {"Authorization": f"Bearer {key}"}
+        asked = gateway.client.request(method, path, json=body, headers=headers)
+        async with await soon(asked) as response:
+            text = await response.text()
+            return response.status, json.loads(text) if text else None
+
+    return go
+
+
+@pytest.fixture
+def made(manage):
+    """What ``POST`` made."""
+
+    async def go(path, **members):
+        status, answer = await manage("POST", path, members)
+        assert status == 201, answer
+        return answer
+
+    return go
