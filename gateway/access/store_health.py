@@ -43,13 +43,17 @@ class StoreHealth:
             try:
                 answer = await ask(name)
             except StoreUnavailable as error:
-                self._failed(error)
-                self._has_question_failed = True
+                self.failed(error)
                 raise
             self._answered()
             return answer
 
         return asked
+
+    def failed(self, error: StoreUnavailable) -> None:
+        """A question failed, whoever asked it. May be repeated."""
+        self._tell_of(error)
+        self._has_question_failed = True
 
     async def run(self) -> None:
         """Look at the store from time to time, until cancelled."""
@@ -62,12 +66,12 @@ class StoreHealth:
         try:
             await self._store.ping()
         except StoreUnavailable as error:
-            self._failed(error)
+            self._tell_of(error)
             self._has_look_failed = True
         else:
             self._answered()
 
-    def _failed(self, error: StoreUnavailable) -> None:
+    def _tell_of(self, error: StoreUnavailable) -> None:
         if not self.is_ailing:
             log.warning("store_down", extra={"code": error.code})
 
