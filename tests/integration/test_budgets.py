@@ -9,7 +9,7 @@ from decimal import Decimal
 
 import pytest
 
-from backends import Budget, PriceEntry, StoreUnavailable, User, nano_usd
+from backends import Budget, PriceEntry, StoreUnavailable, User, nano_usd, to_millisecond
 from gateway import departure
 from gateway.calls import Call
 from gateway.commands.budgets import rebuilt
@@ -174,6 +174,25 @@ async def test_without_rows_the_budget_holds_all_the_same(budgeted):
 
     assert [answer.status for answer in answers] == [200, 200, 403]
     assert await spent(gateway) == 2 * COST_NANO
+
+
+@pytest.mark.parametrize("sink", ["memory", "single:sqlite"])
+async def test_money_is_held_under_the_id_and_the_time_of_the_row(budgeted, monkeypatch, sink):
+    gateway = await budgeted(sink=sink)
+    store, claims = gateway.app[STORE], []
+    reserve = store.reserve
+
+    async def noted(claim):
+        claims.append(claim)
+        return await reserve(claim)
+
+    monkeypatch.setattr(store, "reserve", noted)
+    response = await chat(gateway)
+
+    row, (claim,) = await gateway.row(), claims
+    assert str(claim.id) == str(row.id) == response.headers["x-usage-id"]
+    assert (claim.user_id, claim.made_at) == ("u", to_millisecond(row.timestamp))
+    assert claim.expires_at == claim.made_at + timedelta(seconds=900)
 
 
 # --- prices
