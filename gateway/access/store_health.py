@@ -31,6 +31,11 @@ class StoreHealth:
         """Whether the next question is expected to fail."""
         return self._has_question_failed and self._has_look_failed
 
+    @property
+    def is_ailing(self) -> bool:
+        """Whether the last question or the last look failed."""
+        return self._has_question_failed or self._has_look_failed
+
     def watched(self, ask: Callable[[str], Awaitable[T]]) -> Callable[[str], Awaitable[T]]:
         """``ask``, of whose outcome we learn."""
 
@@ -63,10 +68,10 @@ class StoreHealth:
             self._answered()
 
     def _failed(self, error: StoreUnavailable) -> None:
-        if not (self._has_question_failed or self._has_look_failed):
+        if not self.is_ailing:
             log.warning("store_down", extra={"code": error.code})
 
     def _answered(self) -> None:
-        if self._has_question_failed or self._has_look_failed:
+        if self.is_ailing:
             log.info("store_up")
         self._has_question_failed = self._has_look_failed = False

@@ -199,7 +199,8 @@ async def test_readiness_says_when_the_next_key_would_be_refused_and_when_no_lon
     health = gateway.app[ACCESS].health
     store.is_down = True
     await chat(gateway)
-    assert (await chat(gateway, path="/health/readiness")).status == 200
+    ready = await chat(gateway, path="/health/readiness")
+    assert (ready.status, (await ready.json())["degraded"]) == (200, ["store_down"])
 
     await health.look()
     answer = await chat(gateway, path="/health/readiness")

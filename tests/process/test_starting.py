@@ -84,6 +84,8 @@ async def test_host_that_is_not_ours_is_one_line_and_exit_1(run, configuration) 
         ("serve", {"shutdown": {"drain_s": 100}}, "shutdown"),
         ("check", {"log_writer_strategy": "batch:nowhere"}, "log_writer_strategy"),
         ("check", {"master_key": ""}, "master_key"),
+        ("serve", {"store": {"url": "redis://127.0.0.1"}}, "store.url"),
+        ("serve", {"budget_strategy": "redis"}, "budget_strategy"),
     ],
 )
 async def test_wrong_configuration_is_one_line_that_names_the_key_and_exit_2(
@@ -115,6 +117,26 @@ async def test_check_connect_asks_the_sink(run, configuration, tmp_path) -> None
     status, _, err = await run("check", "--connect", "--config", str(configuration()))
     assert (status, err) == (0, "")
     assert (tmp_path / "data" / "usage.db").exists()
+
+
+@pytest.mark.parametrize("arguments", [("serve",), ("serve", "--workers", "2"), ("check",)])
+async def test_a_url_that_is_none_of_its_stores_is_one_line_without_it_and_exit_2(
+    run, configuration, arguments
+) -> None:
+    config = str(configuration(store={"url": f"sqlite:{SECRET}?{SECRET}"}))
+    status, out, err = await run(*arguments, "--config", config)
+    assert (status, out) == (2, "")
+    (line,) = err.splitlines()
+    assert line.startswith("store.url: ") and SECRET not in line
+
+
+async def test_check_connect_asks_the_store(run, configuration, tmp_path) -> None:
+    (tmp_path / "a_file").touch()
+    store = {"url": f"sqlite:///{tmp_path}/a_file/gateway.db"}
+    status, _, err = await run("check", "--connect", "--config", str(configuration(store=store)))
+    assert status == 2
+    (line,) = err.splitlines()
+    assert line.startswith("store.url: ")
 
 
 async def test_check_connect_to_a_locked_file_is_one_line_and_exit_2(
