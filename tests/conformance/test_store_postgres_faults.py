@@ -20,7 +20,7 @@ from backends.store.postgres import PostgresStore
 from backends.store.records import ApiKey, Budget, PriceEntry, User
 from backends.testing.cases.base import PATIENCE_S, bounded, settled
 from backends.testing.store.base import account_of, add_spender, budget_id, found
-from backends.testing.store.examples import hash_of, make_api_key, make_claim, make_user
+from backends.testing.store.examples import hash_of, make_api_key, make_budget, make_claim, make_user
 from backends.testing.store.examples import settled as settlement
 
 pytestmark = pytest.mark.timeout(300)  # the first run on a machine installs the server
@@ -408,6 +408,33 @@ async def test_two_stores_on_a_serializable_database_hold_what_there_is_room_for
         verdicts = await asyncio.gather(*(store.reserve(make_claim(10)) for store in [one, other] * 25))
 
         assert sorted(verdicts) == ["held"] * 10 + ["over_budget"] * 40
+
+
+async def test_a_user_whose_budget_is_being_changed_waits_and_has_the_new_limit(postgres: OwnSchema) -> None:
+    async with _opened(postgres) as store:
+        await store.add(make_budget("budget-1", 100))
+        async with postgres.connected() as connection, connection.transaction():
+            await connection.execute("UPDATE gateway_budgets SET limit_nano = 7")
+            adding = asyncio.ensure_future(store.add(make_user(budget_id="budget-1")))
+            await _until_waiting(postgres)
+        await bounded(adding)
+
+        assert (await found(store, User, "user-1")).limit_nano == 7
+
+
+async def test_a_budget_that_a_user_gets_at_this_moment_is_not_removed(postgres: OwnSchema) -> None:
+    async with _opened(postgres) as store:
+        await store.add(make_budget("budget-1"))
+        await store.add(make_user())
+        async with postgres.connected() as connection, connection.transaction():
+            await connection.execute("SELECT 1 FROM gateway_budgets FOR SHARE")
+            await connection.execute("UPDATE gateway_users SET budget_id = 'budget-1'")
+            removing = asyncio.ensure_future(store.remove(Budget, "budget-1"))
+            await _until_waiting(postgres)
+        with pytest.raises(StoreConflict):
+            await bounded(removing)
+
+        assert await store.get(Budget, "budget-1")
 
 
 async def test_nobody_waits_for_each_other_whatever_is_done_at_the_same_time(postgres: OwnSchema) -> None:
