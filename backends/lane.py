@@ -1,4 +1,4 @@
-"""A database in a file, behind one thread: what an embedded sink needs beside its SQL.
+"""A database in a file, behind one thread: what an embedded sink or store needs beside its SQL.
 
 Takes jobs, runs one after the other on a thread that alone touches the connection; gives their results to
 the event loop. Knows no driver: how to connect and what an error means is told to it. Retries nothing.
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import Generic, Protocol, TypeAlias, TypeVar
+from typing import Generic, Literal, Protocol, TypeAlias, TypeVar
 
 from .errors import SinkBatchRejected, SinkError, SinkRetryable
 
@@ -89,8 +89,15 @@ class Lane(Generic[C]):
         """What ``job`` returns, run after those before it. Cancelled while it waits for its turn, it never
         runs; cancelled later, it runs to its end. Raises ``SinkError`` alone."""
         if self._is_ending:
-            raise SinkRetryable("closing", "the sink is closing", ambiguous=False)
+            raise SinkRetryable("closing", "the database is being closed", ambiguous=False)
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._attempt, job)
+
+    @property
+    def use(self) -> Literal["closed", "idle", "in_use"]:
+        """What the connection is doing; a guess, as the thread goes on meanwhile."""
+        if self._is_busy:
+            return "in_use"
+        return "closed" if self._connection is None else "idle"
 
     def abort(self) -> None:
         """End the statement under way and refuse the jobs behind it. From any thread; repeatable."""
@@ -112,7 +119,7 @@ class Lane(Generic[C]):
 
     def _attempt(self, job: Callable[[C], Answer]) -> Answer:
         if self._is_ending:
-            raise SinkRetryable("closing", "the sink is closing", ambiguous=False)
+            raise SinkRetryable("closing", "the database is being closed", ambiguous=False)
         self._is_busy = True
         try:
             with self._translated():

@@ -14,7 +14,13 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 DRIVERS = {
-    "sqlite3": ("backends.sqlite", "backends.spool", "backends.dead_letters.store", "backends.store.sqlite"),
+    "sqlite3": (
+        "backends.sqlite",
+        "backends.sqlite_file",
+        "backends.spool",
+        "backends.dead_letters.store",
+        "backends.store.sqlite",
+    ),
     "asyncpg": ("backends.postgres", "backends.postgres_driver", "backends.store.postgres"),
     "motor": ("backends.mongo",),
     "pymongo": ("backends.mongo", "backends.store.mongo"),
