@@ -15,9 +15,9 @@ from ..errors import StoreConflict
 from ..postgres_schema import Connection, affected
 from ..statements import statements
 from .accounts import Account, new_account
-from .postgres_texts import is_kept
+from .postgres_texts import is_kept, refuse_what_is_not_kept
 from .records import ApiKey, Budget, KeyHolder, PriceEntry, Record, User, to_millisecond
-from .rows import changed_values, columns, from_row, to_row, with_account
+from .rows import changed_values, checked_names, columns, from_row, to_row, with_account
 
 R = TypeVar("R", bound=Record)
 
@@ -111,7 +111,7 @@ async def keep_master_key(connection: Connection, secret_hash: str) -> str:
 
 async def _insert(connection: Connection, record: Record) -> None:
     row = to_row(record)
-    _refuse_what_is_not_kept(row)
+    refuse_what_is_not_kept(row)
     places = ", ".join(f"${number}" for number in range(1, len(row) + 1))
     await connection.execute(_statement("add", type(record), values=places), *row.values())
 
@@ -147,7 +147,7 @@ async def _change_limits(connection: Connection, id: str, values: dict[str, Any]
 
 
 async def _change(connection: Connection, kind: type[R], id: str, values: dict[str, Any]) -> Any:
-    _refuse_what_is_not_kept(values)
+    refuse_what_is_not_kept(values)
     places = ", ".join(f"{name} = ${number}" for number, name in enumerate(values, 2))
     return await connection.fetchrow(_statement("update", kind, changes=places), id, *values.values())
 
@@ -162,8 +162,7 @@ def _statement(name: str, kind: type[R], **parts: str) -> str:
 
 def _conditions(kind: type[R], after: str | None, where: Mapping[str, Any]) -> tuple[list[str], list[Any]]:
     """Conditions and the values in them. Raises ``ValueError`` for a name that is no field."""
-    if wrong := where.keys() - set(columns(kind)):
-        raise ValueError(f"no fields of a {kind.kind}: {', '.join(sorted(wrong))}")
+    checked_names(kind, where)
     conditions = [f"{name} IS NULL" for name, value in where.items() if value is None]
     wanted = {f"{name} =": value for name, value in where.items() if value is not None}
     if after is not None:
@@ -183,9 +182,3 @@ def _part(kind: type[R], row: Mapping[str, Any]) -> R:
 
 
 _FIND_KEY = _SQL["find_key"].format(names=", ".join([*_aliased(ApiKey, "k"), *_aliased(User, "u")]))
-
-
-def _refuse_what_is_not_kept(row: Mapping[str, Any]) -> None:
-    for name, value in row.items():
-        if not is_kept(value):
-            raise StoreConflict(name, "holds a character that the database does not keep")
