@@ -136,18 +136,19 @@ class Records:
     async def _begin(self, id: str, values: Document) -> Document | None:
         """A new account under another budget, or under none."""
         token = uuid4().hex
-        if await self._users.find_one({"_id": id}, without=("claims",)) is None:
+        found = await self._users.find_one({"_id": id}, without=("claims",))
+        if found is None:
             return None
         budget = await self._join(values["budget_id"], token)
         try:
             account = new_account(*_terms(budget), _now())
             for _ in range(TRIES):
-                found = await self._users.find_one({"_id": id}, without=("claims",))
-                if found is None:
-                    return None
                 move = moves.begin(found, account, budget["version"], values)
                 if changed := await self._users.changed(move):
                     return changed
+                found = await self._users.find_one({"_id": id}, without=("claims",))
+                if found is None:
+                    return None
             raise contention()
         finally:
             await self._leave(budget, token)
