@@ -51,19 +51,20 @@ def connect(options: StoreOptions, pool: PoolCount) -> tuple[Client, str]:
     try:
         if not url.startswith("mongodb+srv://"):  # the rest of those stands in the DNS
             parse_uri(url, warn=False)
+        name = _database_name(url)
         settings = client_settings(options.timeout_s, options.max_connections)
         client: Client = AsyncMongoClient(url, event_listeners=[pool], **settings)
     except (ConfigurationError, ValueError) as error:  # whose texts tell names, not values
         wrong = str(error).rstrip(".")
         raise ValueError(f"is no connection string ({wrong}); write mongodb://HOST:27017/gateway") from None
-    return client, _database_name(url)
+    return client, name
 
 
 def _database_name(url: str) -> str:
     place = url.partition("://")[2].partition("?")[0]
     name = place.partition("/")[2] or _DATABASE
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,63}", name):
-        raise ValueError("names no database: write letters, digits, - and _, such as mongodb://HOST/gateway")
+        raise ValueError("the database has a name of letters, digits, - and _")
     return name
 
 
