@@ -107,12 +107,14 @@ class Store(Protocol):
         where: Mapping[str, Any] | None = None,
     ) -> Sequence[R]:
         """Up to ``limit`` records by ascending id (as bytes of UTF-8), from behind the id ``after`` on, whose
-        fields are equal to those of ``where`` (texts, booleans and None only)."""
+        fields are equal to those of ``where`` (texts, booleans and None only). Raises ``ValueError`` for a
+        name that is no field."""
         ...
 
     async def update(self, kind: type[R], id: str, changes: Mapping[str, Any]) -> R | None:
-        """Change fields by name, in one step; the record as it is then, or None if there is none. Fields of a
-        user's account cannot be changed so. ``limit_nano`` and ``reset_every_s`` of a budget take effect for
+        """Change fields by name, in one step; the record as it is then, or None if there is none. Raises
+        ``ValueError`` for a name that is no field, for ``id``, and for those of a user's account.
+        ``limit_nano`` and ``reset_every_s`` of a budget take effect for
         all its users as ``accounts.limited`` says. ``budget_id`` of a user begins a new account, with
         nothing spent; what is held stays held. Raises ``StoreConflict`` as ``add`` does."""
         ...
@@ -142,9 +144,9 @@ class Store(Protocol):
 
     async def reserve(self, claim: Claim) -> Verdict:
         """Hold the claim's amount if the account of its user has room for it, atomically: whatever runs at
-        the same time, spent and held together never pass the limit. The same claim again is held once.
-        Before it says ``over_budget``, what has expired by ``claim.made_at`` is let go and a period that is
-        over is ended. A user without a budget has an account without a limit."""
+        the same time, spent and held together never pass the limit. The same claim again is held once. A
+        period that is over by ``claim.made_at`` is ended first. Before the answer is ``over_budget``, what
+        has expired by then is let go. A user without a budget has an account without a limit."""
         ...
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:

@@ -14,7 +14,7 @@ from ..errors import StoreConflict
 from .accounts import Account, limited, new_account
 from .contract import SWEPT_KEPT_S, BudgetStrategy, Claim, Settlement, StoreOptions, Verdict
 from .records import ApiKey, Budget, KeyHolder, PriceEntry, Record, User, to_millisecond
-from .rows import account_of, changed_values, with_account
+from .rows import account_of, changed_values, checked_names, refuse_halves, to_row, with_account
 
 R = TypeVar("R", bound=Record)
 
@@ -53,6 +53,7 @@ class MemoryStore:
     # --- records
 
     async def add(self, record: Record) -> None:
+        refuse_halves(to_row(record))
         if isinstance(record, User):
             record = with_account(record, self._new_account(record.budget_id, _now()))
         if record.id in self._records[record.kind]:
@@ -71,15 +72,15 @@ class MemoryStore:
         limit: int = 100,
         where: Mapping[str, Any] | None = None,
     ) -> Sequence[R]:
-        found = sorted(self._records[kind.kind].values(), key=lambda each: each.id.encode())
-        wanted = (where or {}).items()
+        found = sorted(self._records[kind.kind].values(), key=lambda each: _bytes(each.id))
+        wanted = checked_names(kind, where or {}).items()
         matching = [each for each in found if all(getattr(each, name) == value for name, value in wanted)]
-        behind = [each for each in matching if after is None or each.id.encode() > after.encode()]
+        behind = [each for each in matching if after is None or _bytes(each.id) > _bytes(after)]
         return cast("list[R]", behind[:limit])
 
     async def update(self, kind: type[R], id: str, changes: Mapping[str, Any]) -> R | None:
         record = self._records[kind.kind].get(id)
-        changed_values(kind, changes)  # says which cannot be changed
+        refuse_halves(changed_values(kind, changes))
         if record is None:
             return None
         changed = replace(record, **changes)
@@ -206,6 +207,10 @@ class MemoryStore:
             if isinstance(record, PriceEntry) and isinstance(other, PriceEntry) and record.id != other.id:
                 if (record.model, record.effective_at) == (other.model, other.effective_at):
                     raise StoreConflict("effective_at", "this model has another price from this time on")
+
+
+def _bytes(id: str) -> bytes:
+    return id.encode(errors="surrogatepass")
 
 
 def _now() -> datetime:

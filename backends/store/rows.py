@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, TypeVar
 
+from ..errors import StoreConflict
 from .accounts import Account
 from .records import ApiKey, Budget, PriceEntry, Record, User
 
@@ -57,6 +58,19 @@ def from_row(kind: type[R], row: Mapping[str, Any]) -> R:
     milliseconds, or have lost their zone, which is UTC then; truth may have become 0 or 1. Other values in
     ``row`` are left out."""
     return kind(**{name: _read(name, row[name]) for name in columns(kind)})
+
+
+def is_whole(value: Any) -> bool:
+    """Whether ``value`` is no text with half a character in it (a lone surrogate), which UTF-8 has no bytes
+    for. JSON can name one, so clients can send it."""
+    return not isinstance(value, str) or not any("\ud800" <= each <= "\udfff" for each in value)
+
+
+def refuse_halves(row: Mapping[str, Any]) -> None:
+    """Raises ``StoreConflict`` for values that are not whole."""
+    for name, value in row.items():
+        if not is_whole(value):
+            raise StoreConflict(name, "holds half a character")
 
 
 def account_of(user: User) -> Account:

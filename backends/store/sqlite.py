@@ -28,7 +28,7 @@ from . import sqlite_money as money
 from . import sqlite_records as records
 from .contract import BudgetStrategy, Claim, Settlement, StoreOptions, Verdict
 from .records import KeyHolder, Record, User
-from .rows import changed_values, checked_names, columns
+from .rows import changed_values, checked_names, columns, refuse_halves, to_row
 from .sqlite_records import SQL, TABLES
 
 R = TypeVar("R", bound=Record)
@@ -77,6 +77,7 @@ class SqliteStore:
     # --- records
 
     async def add(self, record: Record) -> None:
+        refuse_halves(to_row(record))
         await self._change(lambda connection: records.add(connection, record))
 
     async def get(self, kind: type[R], id: str) -> R | None:
@@ -94,7 +95,7 @@ class SqliteStore:
         return await self._read(lambda connection: records.page(connection, kind, after, limit, wanted))
 
     async def update(self, kind: type[R], id: str, changes: Mapping[str, Any]) -> R | None:
-        changed_values(kind, changes)  # says which cannot be changed
+        refuse_halves(changed_values(kind, changes))
         return await self._change(lambda connection: records.update(connection, kind, id, changes))
 
     async def remove(self, kind: type[R], id: str) -> bool:

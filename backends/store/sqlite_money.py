@@ -14,7 +14,7 @@ from typing import TypeAlias
 from .accounts import MAX_ACCOUNT_NANO
 from .contract import SWEPT_KEPT_S, BudgetStrategy, Claim, Settlement, Verdict
 from .records import User
-from .rows import account_of, to_milliseconds
+from .rows import account_of, is_whole, to_milliseconds
 from .sqlite_records import SQL, Connection, get, set_account
 
 Hold: TypeAlias = Callable[[Connection, Claim], bool]
@@ -22,6 +22,8 @@ Hold: TypeAlias = Callable[[Connection, Claim], bool]
 
 def reserve(connection: Connection, hold: Hold, claim: Claim) -> Verdict:
     """As ``Store.reserve``; ``hold`` is one of ``HOLDS``."""
+    if not is_whole(claim.user_id):
+        return "user_missing"
     if connection.execute(SQL["find_claim"], {"id": str(claim.id)}).fetchone():
         return "held"
     if not hold(connection, claim):

@@ -16,7 +16,7 @@ from ..errors import StoreConflict
 from ..statements import statements
 from .accounts import Account, new_account
 from .records import ApiKey, Budget, KeyHolder, PriceEntry, Record, User, to_millisecond
-from .rows import columns, from_row, to_milliseconds, to_row, with_account
+from .rows import columns, from_row, is_whole, to_milliseconds, to_row, with_account
 
 R = TypeVar("R", bound=Record)
 
@@ -66,6 +66,8 @@ def add(connection: Connection, record: Record) -> StoreConflict | None:
 
 
 def get(connection: Connection, kind: type[R], id: str) -> R | None:
+    if not is_whole(id):
+        return None
     row = connection.execute(f"SELECT * FROM {TABLES[kind]} WHERE id = ?", (id,)).fetchone()
     return None if row is None else from_row(kind, row)
 
@@ -74,6 +76,8 @@ def page(
     connection: Connection, kind: type[R], after: str | None, limit: int, where: Mapping[str, Any]
 ) -> list[R]:
     """``where`` has no other names than ``columns(kind)``."""
+    if not all(map(is_whole, (after, *where.values()))):
+        return []
     conditions = [*(["id > ?"] if after is not None else []), *(f"{name} IS ?" for name in where)]
     values = [*([after] if after is not None else []), *where.values(), limit]
     narrowed = f" WHERE {' AND '.join(conditions)}" if conditions else ""
@@ -101,12 +105,16 @@ def update(
 
 
 def remove(connection: Connection, kind: type[R], id: str) -> bool | StoreConflict:
+    if not is_whole(id):
+        return False
     if kind is Budget and connection.execute(SQL["who_has_budget"], {"id": id}).fetchone():
         return StoreConflict("id", "a user has this budget")
     return connection.execute(f"DELETE FROM {TABLES[kind]} WHERE id = ?", (id,)).rowcount > 0
 
 
 def find_key(connection: Connection, secret_hash: str) -> KeyHolder | None:
+    if not is_whole(secret_hash):
+        return None
     row = connection.execute(SQL["find_key"], {"secret_hash": secret_hash}).fetchone()
     if row is None:
         return None
@@ -116,7 +124,7 @@ def find_key(connection: Connection, secret_hash: str) -> KeyHolder | None:
 
 
 def touch_keys(connection: Connection, used: Mapping[str, datetime]) -> None:
-    for id, at in used.items():
+    for id, at in filter(lambda use: is_whole(use[0]), used.items()):
         connection.execute(SQL["touch_key"], {"id": id, "at": to_milliseconds(at)})
 
 

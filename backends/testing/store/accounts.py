@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from datetime import timedelta
+
+import pytest
 
 from ...store.contract import BudgetStrategy
 from ...store.records import Budget, User
@@ -15,9 +16,9 @@ class AccountCases(StoreCases):
     async def test_an_account_is_not_changed_by_hand(self) -> None:
         async with self.opened() as store:
             before = await add_spender(store, 100)
-            for changes in ({"spent_nano": 5}, {"limit_nano": None}, {"reserved_nano": 5}):
-                with suppress(ValueError):  # or it is left alone without a word
-                    await store.update(User, "user-1", changes)
+            for name in ("spent_nano", "reserved_nano", "limit_nano", "reset_every_s", "period_ends_at"):
+                with pytest.raises(ValueError, match=name):
+                    await store.update(User, "user-1", {"alias": "x", name: None})
 
             assert await found(store, User, "user-1") == before
 

@@ -85,6 +85,17 @@ class ChangeCases(StoreCases):
 
         assert {name: getattr(user, name) for name in wanted} == wanted
 
+    async def test_a_name_that_is_no_field_is_an_error_of_the_caller(self) -> None:
+        async with self.opened() as store:
+            await store.add(make_user())
+            for changes in ({"nickname": "x"}, {"id": "other"}, {"alias = 'x' --": "x"}):
+                with pytest.raises(ValueError):
+                    await store.update(User, "user-1", changes)
+            with pytest.raises(ValueError):
+                await store.list(User, where={"1 = 1 OR alias": "x"})
+
+            assert (await found(store, User, "user-1")).alias is None
+
     async def test_a_contradiction_is_refused_and_changes_nothing(self) -> None:
         first, second = make_api_key(), make_api_key(name="second")
         cheap = make_price()

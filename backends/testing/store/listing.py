@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
+from ...errors import StoreConflict
 from ...store.contract import Store
-from ...store.records import ApiKey, Budget, PriceEntry, User
+from ...store.records import ApiKey, Budget, PriceEntry, Record, User
 from ..cases.base import bounded
-from .base import StoreCases
-from .examples import CREATED_AT, make_api_key, make_budget, make_price, make_user
+from .base import StoreCases, add_spender
+from .examples import CREATED_AT, make_api_key, make_budget, make_claim, make_price, make_user
 
 IDS = ("", " ", "-", "A", "B", "Z", "_", "a", "a ", "a-b", "aB", "ab", "z", "~", "é", "漢", "\uffee", "😀")
 """In the order of their bytes, which is neither a dictionary's nor that of 16 bits each."""
@@ -23,6 +26,33 @@ class ListingCases(StoreCases):
                 await store.add(make_budget(id))
 
             assert await _ids(store, Budget) == list(IDS)
+
+    async def test_half_a_character_is_in_no_record(self) -> None:
+        half = "a\ud83d"
+
+        async with self.opened() as store:
+            await add_spender(store)
+            for kind in (ApiKey, User, Budget, PriceEntry):
+                assert await store.get(kind, half) is None
+                assert await store.update(kind, half, {"created_at": CREATED_AT}) is None
+            assert await store.remove(Budget, half) is False
+            assert await store.find_key(half) is None
+            assert await store.reserve(make_claim(user_id=half)) == "user_missing"
+            assert await _ids(store, User, where={"alias": half}) == []
+            await store.touch_keys({half: CREATED_AT})
+            records: dict[str, Record] = {
+                "id": make_user(half),
+                "alias": make_user(alias=half),
+                "budget_id": make_user(budget_id=half),
+                "hint": make_api_key(hint=half),
+                "model": make_price(model=half),
+            }
+            for field, record in records.items():
+                with pytest.raises(StoreConflict) as caught:
+                    await store.add(record)
+                assert caught.value.field == field
+            with pytest.raises(StoreConflict):
+                await store.update(User, "user-1", {"alias": half})
 
     async def test_pages_follow_each_other_without_gaps(self) -> None:
         async with self.opened() as store:

@@ -61,6 +61,16 @@ class PeriodCases(StoreCases):
             assert await store.reserve(make_claim(40, made_at=user.period_ends_at)) == "held"
             assert await account_of(store) == (0, 100)
 
+    async def test_a_new_period_that_is_held_already_takes_no_call_not_even_a_free_one(
+        self, strategy: BudgetStrategy
+    ) -> None:
+        async with self.opened(strategy) as store:
+            user = await add_spender(store, 100, reset_every_s=60)
+            assert user.period_started_at and user.period_ends_at
+            await store.reserve(make_claim(100, made_at=user.period_started_at))
+
+            assert await store.reserve(make_claim(0, made_at=user.period_ends_at)) == "over_budget"
+
     async def test_a_call_of_an_earlier_period_is_let_go_and_not_charged(
         self, strategy: BudgetStrategy
     ) -> None:

@@ -118,6 +118,7 @@ class SettlingCases(StoreCases):
             await store.add(make_user())
             for claim in claims:
                 assert await store.reserve(claim) == "held"
+            assert await store.reserve(make_claim(MAX_NANO_USD)) == "over_budget"
             assert await account_of(store) == (0, 9 * MAX_NANO_USD)
             await store.settle([settled(claim, MAX_NANO_USD) for claim in claims])
 
