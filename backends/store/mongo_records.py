@@ -18,7 +18,7 @@ from .accounts import new_account
 from .mongo_accounts import PAGE, TRIES, Table, contention
 from .mongo_documents import TERMS, Document, document, fields_of, matching, record
 from .records import ApiKey, Budget, PriceEntry, Record, User, to_millisecond
-from .rows import changed_values
+from .rows import changed_values, refuse_halves, to_row
 
 R = TypeVar("R", bound=Record)
 
@@ -45,6 +45,7 @@ class Records:
 
     async def add(self, new: Record) -> None:
         """As the contract says."""
+        refuse_halves(to_row(new))
         if isinstance(new, User):
             await self._add_user(new)
         elif isinstance(new, Budget):
@@ -68,6 +69,7 @@ class Records:
     async def update(self, kind: type[R], id: str, changes: Mapping[str, Any]) -> R | None:
         """As the contract says. Raises ``ValueError`` for fields that cannot be changed."""
         values = changed_values(kind, changes)
+        refuse_halves(values)
         if kind is User and "budget_id" in values:
             found = await self._begin(id, values)
         elif kind is Budget and any(name in values for name in TERMS):
