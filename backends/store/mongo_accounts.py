@@ -15,6 +15,7 @@ from .contract import Claim, Settlement, Verdict
 from .mongo_documents import Document, account
 from .mongo_moves import Held, Move, held
 from .records import User
+from .rows import is_whole
 
 TRIES = 50
 """How often a move may meet a document that had changed. Each time somebody else had come further."""
@@ -106,7 +107,8 @@ class Accounts:
 
     async def _pending(self, settlements: Mapping[str, Settlement]) -> Mapping[str, Move]:
         """What is still to be done of ``settlements``, from what is in the documents now."""
-        users = sorted({each.claim.user_id for each in settlements.values()})
+        ids = {each.claim.user_id for each in settlements.values()}
+        users = sorted(filter(is_whole, ids))
         pending: dict[str, Move] = {}
         for first in range(0, len(users), PAGE):
             condition = {"_id": {"$in": users[first : first + PAGE]}}

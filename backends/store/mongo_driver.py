@@ -1,7 +1,8 @@
 """PyMongo, as the store uses it: a client, its collections, its errors. Knows nothing of what is stored.
 
 Takes plain documents, in which every whole number goes out as one of 64 bits, however small: sums then stay
-whole. Gives plain documents, and the store's errors.
+whole. Gives plain documents, and the store's errors. A condition with half a character in it, which cannot
+be asked, is met by no document.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from .contract import StoreOptions
 from .mongo_documents import Document
 from .mongo_moves import Move
 from .mongo_records import Duplicate
+from .rows import is_whole
 
 Client: TypeAlias = AsyncMongoClient[Document]
 
@@ -51,19 +53,20 @@ def connect(options: StoreOptions, pool: PoolCount) -> tuple[Client, str]:
     try:
         if not url.startswith("mongodb+srv://"):  # the rest of those stands in the DNS
             parse_uri(url, warn=False)
+        name = _database_name(url)
         settings = client_settings(options.timeout_s, options.max_connections)
         client: Client = AsyncMongoClient(url, event_listeners=[pool], **settings)
     except (ConfigurationError, ValueError) as error:  # whose texts tell names, not values
         wrong = str(error).rstrip(".")
         raise ValueError(f"is no connection string ({wrong}); write mongodb://HOST:27017/gateway") from None
-    return client, _database_name(url)
+    return client, name
 
 
 def _database_name(url: str) -> str:
     place = url.partition("://")[2].partition("?")[0]
     name = place.partition("/")[2] or _DATABASE
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,63}", name):
-        raise ValueError("names no database: write letters, digits, - and _, such as mongodb://HOST/gateway")
+        raise ValueError("the database has a name of letters, digits, - and _")
     return name
 
 
@@ -78,11 +81,13 @@ class Table:
 
     async def find_one(self, condition: Document, *, without: Sequence[str] = ()) -> Document | None:
         """The document that matches, less some fields."""
+        if not _can_be_met(condition):
+            return None
         return await self._collection.find_one(condition, dict.fromkeys(without, 0) or None)
 
     async def find(self, condition: Document, limit: int, *, only: Sequence[str] = ()) -> Sequence[Document]:
         """The first ``limit`` documents by ``_id``; of them, ``only`` these fields."""
-        if limit < 1:  # 0 is all, for the driver
+        if limit < 1 or not _can_be_met(condition):  # 0 is all, for the driver
             return []
         fields = {"_id": 0, **dict.fromkeys(only, 1)} if only else None
         cursor = self._collection.find(condition, fields, sort=[("_id", 1)], limit=limit, batch_size=limit)
@@ -97,16 +102,17 @@ class Table:
 
     async def change(self, move: Move) -> bool:
         """Do ``move`` to one document; whether there was one that matched."""
+        if not _can_be_met(move[0]):
+            return False
         answer = await self._collection.update_one(*map(_wide, move))
         return bool(answer.matched_count)
 
     async def change_each(self, of: Sequence[Move]) -> int:
         """Do each of these moves by itself; how many met a document."""
-        if not of:
+        updates = [UpdateOne(*map(_wide, each)) for each in of if _can_be_met(each[0])]
+        if not updates:
             return 0
-        answer = await self._collection.bulk_write(
-            [UpdateOne(*map(_wide, each)) for each in of], ordered=False
-        )
+        answer = await self._collection.bulk_write(updates, ordered=False)
         return answer.matched_count
 
     async def change_all(self, move: Move) -> int:
@@ -116,6 +122,8 @@ class Table:
     async def changed(self, move: Move) -> Document | None:
         """The whole document after ``move``, for not every server can leave fields out; None if none matched.
         Raises ``Duplicate``."""
+        if not _can_be_met(move[0]):
+            return None
         try:
             found: Document | None = await self._collection.find_one_and_update(
                 _wide(move[0]),
@@ -135,6 +143,8 @@ class Table:
 
     async def delete(self, condition: Document) -> bool:
         """Remove the document that matches; whether there was one."""
+        if not _can_be_met(condition):
+            return False
         return bool((await self._collection.delete_one(_wide(condition))).deleted_count)
 
     async def create_index(self, name: str, fields: Sequence[str], *, unique: bool) -> None:
@@ -160,6 +170,12 @@ class Database:
     async def server(self) -> Mapping[str, Any]:
         """What the server says of itself."""
         return await self._database.command("buildInfo")
+
+
+def _can_be_met(condition: Any) -> bool:
+    if isinstance(condition, dict):
+        return all(map(_can_be_met, condition.values()))
+    return all(map(_can_be_met, condition)) if isinstance(condition, list) else is_whole(condition)
 
 
 def _wide(value: Any) -> Any:

@@ -18,7 +18,7 @@ from .accounts import new_account
 from .mongo_accounts import PAGE, TRIES, Table, contention
 from .mongo_documents import TERMS, Document, document, fields_of, matching, record
 from .records import ApiKey, Budget, PriceEntry, Record, User, to_millisecond
-from .rows import changed_values
+from .rows import changed_values, refuse_halves, to_row
 
 R = TypeVar("R", bound=Record)
 
@@ -45,6 +45,7 @@ class Records:
 
     async def add(self, new: Record) -> None:
         """As the contract says."""
+        refuse_halves(to_row(new))
         if isinstance(new, User):
             await self._add_user(new)
         elif isinstance(new, Budget):
@@ -68,6 +69,7 @@ class Records:
     async def update(self, kind: type[R], id: str, changes: Mapping[str, Any]) -> R | None:
         """As the contract says. Raises ``ValueError`` for fields that cannot be changed."""
         values = changed_values(kind, changes)
+        refuse_halves(values)
         if kind is User and "budget_id" in values:
             found = await self._begin(id, values)
         elif kind is Budget and any(name in values for name in TERMS):
@@ -136,18 +138,19 @@ class Records:
     async def _begin(self, id: str, values: Document) -> Document | None:
         """A new account under another budget, or under none."""
         token = uuid4().hex
-        if await self._users.find_one({"_id": id}, without=("claims",)) is None:
+        found = await self._users.find_one({"_id": id}, without=("claims",))
+        if found is None:
             return None
         budget = await self._join(values["budget_id"], token)
         try:
             account = new_account(*_terms(budget), _now())
             for _ in range(TRIES):
-                found = await self._users.find_one({"_id": id}, without=("claims",))
-                if found is None:
-                    return None
                 move = moves.begin(found, account, budget["version"], values)
                 if changed := await self._users.changed(move):
                     return changed
+                found = await self._users.find_one({"_id": id}, without=("claims",))
+                if found is None:
+                    return None
             raise contention()
         finally:
             await self._leave(budget, token)

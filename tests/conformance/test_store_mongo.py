@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import timedelta
@@ -22,6 +22,7 @@ from backends.store import Budget, Claim, Store, StoreOptions, User, load_store
 from backends.store.contract import BudgetStrategy
 from backends.store.memory import MemoryStore
 from backends.store.mongo import MongoStore
+from backends.store.mongo_driver import Table
 from backends.testing import StoreSuite, make_api_key, make_budget, make_claim, make_price, make_user
 from backends.testing.cases.base import bounded
 from backends.testing.store.examples import settled
@@ -238,9 +239,7 @@ async def test_whatever_happens_accounts_are_those_of_the_reference(
     assert [(each.spent_nano, each.reserved_nano, each.limit_nano) for each in mine] == [
         (each.spent_nano, each.reserved_nano, each.limit_nano) for each in theirs
     ]
-    for user in mongo.documents("gateway_users"):
-        limit = 9 * 10**18 if user["limit_nano"] is None else user["limit_nano"]
-        assert user["available_nano"] == limit - user["spent_nano"] - user["reserved_nano"]
+    assert_available(mongo)
 
 
 async def test_a_change_reaches_more_users_than_are_looked_at_with_one_question(
@@ -263,6 +262,54 @@ async def test_a_change_reaches_more_users_than_are_looked_at_with_one_question(
 
     assert swept == 5
     assert {(each.limit_nano, each.reset_every_s, each.reserved_nano) for each in users} == {(40, 90, 0)}
+
+
+# --- somebody else, between reading and writing
+
+
+async def test_a_settlement_while_a_period_ends_is_counted_once(
+    mongo: OwnDatabase, options: StoreOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = make_claim(5, "poor"), make_claim(7, "poor")
+    later = make_claim(10, "poor", made_at=first.made_at + timedelta(minutes=5))
+
+    async with MongoStore.open(options) as store:
+        await _furnish(store)
+        await store.update(Budget, "small", {"reset_every_s": 60})
+        for claim in (first, second):
+            await store.reserve(claim)
+        await store.settle([settled(first)])
+        meddle(monkeypatch, "find_one", lambda: store.settle([settled(second)]))
+        assert await store.reserve(later) == "held"
+
+    assert_available(mongo)
+
+
+async def test_a_settlement_while_an_account_begins_is_counted_once(
+    mongo: OwnDatabase, options: StoreOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = make_claim(7, "poor")
+
+    async with MongoStore.open(options) as store:
+        await _furnish(store)
+        await store.reserve(claim)
+        meddle(monkeypatch, "find_one", lambda: store.settle([settled(claim)]))
+        await store.update(User, "poor", {"budget_id": "big"})
+
+    assert_available(mongo)
+
+
+async def test_terms_that_come_late_do_not_replace_newer_ones(
+    mongo: OwnDatabase, options: StoreOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with MongoStore.open(options) as store:
+        await _furnish(store)
+        meddle(monkeypatch, "changed", lambda: store.update(Budget, "small", {"limit_nano": 30}))
+        await store.update(Budget, "small", {"limit_nano": 40})
+        budget, user = await store.get(Budget, "small"), await store.get(User, "poor")
+
+    assert budget and user and (budget.limit_nano, user.limit_nano) == (30, 30)
+    assert_available(mongo)
 
 
 # --- one record and another
@@ -308,6 +355,26 @@ async def test_the_unique_indexes_refuse_what_nobody_asked_about(options: StoreO
 
 _MEMORY = StoreOptions(url=SecretStr("memory:"))
 _USERS = ("rich", "poor", "free")
+
+
+def assert_available(mongo: OwnDatabase) -> None:
+    """What is left is derived from the rest, in every document."""
+    for user in mongo.documents("gateway_users"):
+        limit = 9 * 10**18 if user["limit_nano"] is None else user["limit_nano"]
+        assert user["available_nano"] == limit - user["spent_nano"] - user["reserved_nano"]
+
+
+def meddle(patch: pytest.MonkeyPatch, name: str, action: Callable[[], Awaitable[object]]) -> None:
+    """After the next call of a table's method ``name``, and before its caller goes on, ``action`` happens."""
+    method, actions = getattr(Table, name), [action]
+
+    async def meddled(*args: Any, **kwargs: Any) -> Any:
+        answer = await method(*args, **kwargs)
+        while actions:
+            await actions.pop()()
+        return answer
+
+    patch.setattr(Table, name, meddled)
 
 
 async def _furnish(store: Store) -> None:
