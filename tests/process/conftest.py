@@ -29,9 +29,10 @@ import pytest
 import yaml
 from process.durable import disk_full, durable, servers, sink_name
 from process.oracle import oracle, priced
+from process.stores import accounts
 from servers.provider import HeldProvider
 
-__all__ = ["disk_full", "durable", "oracle", "priced", "servers", "sink_name"]
+__all__ = ["accounts", "disk_full", "durable", "oracle", "priced", "servers", "sink_name"]
 
 PROVIDER = Path(__file__).parents[2] / "load" / "fake_provider.py"
 MASTER_KEY = "tg-master-that-no-log-may-hold"
