@@ -81,11 +81,14 @@ class Accounts:
                 assert found[0] <= spent_nano, found
 
 
-@pytest.fixture(params=STRATEGIES, ids="-".join)
+EACH_STRATEGY = pytest.mark.parametrize("accounts", STRATEGIES, ids="-".join, indirect=True)
+
+
+@pytest.fixture(params=[(name, "cas") for name in NAMES], ids="-".join)
 async def accounts(
     request: pytest.FixtureRequest, tmp_path: Path, servers: Any, locked: Any
 ) -> AsyncIterator[Accounts]:
-    """See ``Accounts``; each store with each strategy that it has."""
+    """See ``Accounts``; each store once, or under ``EACH_STRATEGY`` with each strategy that it has."""
     name, strategy = request.param
     async with PLACES[name](tmp_path, servers, locked) as place:
         place.strategy = strategy

@@ -6,7 +6,7 @@ import asyncio
 import signal
 from contextlib import AsyncExitStack
 
-from process.stores import HELD_NANO, LONG_S, TOKENS
+from process.stores import EACH_STRATEGY, HELD_NANO, LONG_S, TOKENS
 
 from backends import usd
 
@@ -19,6 +19,7 @@ OVER = (403, "budget_exceeded")
 MADE = (200, None)
 
 
+@EACH_STRATEGY
 async def test_what_calls_held_when_their_gateway_was_killed_comes_back(accounts, serve, crashing) -> None:
     await accounts.allow(calls=3)
     sections = accounts.sections(ttl_s=4)
@@ -40,6 +41,7 @@ async def test_what_calls_held_when_their_gateway_was_killed_comes_back(accounts
     assert await accounts.account() == (3 * HELD_NANO, 0)
 
 
+@EACH_STRATEGY
 async def test_two_gateways_keep_one_budget(accounts, crashing, held, held_providers) -> None:
     await accounts.allow(calls=10)
     held.hold()
