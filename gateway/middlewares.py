@@ -87,7 +87,7 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
     except Exception as error:
         if _has_left(request, error):
             return _to_nobody(request)
-        problem = _known(error) or _bug(request)
+        problem = _known(request, error) or _bug(request)
     if _STARTED in request:
         return _cut(request, problem)
     return _refuse(request, problem.status, error_response(problem))
@@ -117,10 +117,11 @@ def _to_nobody(request: web.Request) -> web.StreamResponse:
     return _refuse(request, CLIENT_CLOSED_REQUEST, web.Response(status=CLIENT_CLOSED_REQUEST))
 
 
-def _known(error: Exception) -> GatewayError | None:
+def _known(request: web.Request, error: Exception) -> GatewayError | None:
     if isinstance(error, GatewayError):
         return error
     if isinstance(error, StoreUnavailable):
+        request.app[ACCESS].health.failed(error)
         return StoreDown()
     if isinstance(error, web.RequestPayloadError):
         return BadRequest("The body does not match its own headers, or is cut short.", "invalid_body")

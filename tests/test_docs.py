@@ -106,7 +106,7 @@ def test_the_guarantees_say_what_to_do_for_every_reason_to_be_degraded() -> None
     told = re.findall(r"^\| `(\w+)` \|", part("How to see trouble"), re.MULTILINE)
     written = source("backends", "gateway")
     set_somewhere = re.findall(
-        r'''(?:(?:degraded|reasons)\[|_show\(|(?:late|letters) = \{)"(\w+)"''', written
+        r'''(?:(?:degraded|reasons|_full)\[|_show\(|(?:late|letters) = \{)"(\w+)"''', written
     )
 
     assert set(told) == set(set_somewhere)

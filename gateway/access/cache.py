@@ -14,6 +14,8 @@ from typing import Generic, NamedTuple, TypeVar
 V = TypeVar("V")
 
 MAX_ENTRIES = 10_000
+END_S = 0.1
+"""How long a question may take to heed being cancelled."""
 
 
 class _Entry(NamedTuple, Generic[V]):
@@ -70,7 +72,7 @@ class Cache(Generic[V]):
         for task in self._tasks:
             task.cancel()
         if self._tasks:
-            await asyncio.wait(set(self._tasks))
+            await asyncio.wait(set(self._tasks), timeout=END_S)
 
     def _begin(self, name: str) -> asyncio.Task[V | None]:
         task = self._asking[name] = asyncio.ensure_future(self._answer(name))

@@ -31,6 +31,11 @@ class StoreHealth:
         """Whether the next question is expected to fail."""
         return self._has_question_failed and self._has_look_failed
 
+    @property
+    def is_ailing(self) -> bool:
+        """Whether the last question or the last look failed."""
+        return self._has_question_failed or self._has_look_failed
+
     def watched(self, ask: Callable[[str], Awaitable[T]]) -> Callable[[str], Awaitable[T]]:
         """``ask``, of whose outcome we learn."""
 
@@ -38,13 +43,17 @@ class StoreHealth:
             try:
                 answer = await ask(name)
             except StoreUnavailable as error:
-                self._failed(error)
-                self._has_question_failed = True
+                self.failed(error)
                 raise
             self._answered()
             return answer
 
         return asked
+
+    def failed(self, error: StoreUnavailable) -> None:
+        """A question failed, whoever asked it. May be repeated."""
+        self._tell_of(error)
+        self._has_question_failed = True
 
     async def run(self) -> None:
         """Look at the store from time to time, until cancelled."""
@@ -57,16 +66,16 @@ class StoreHealth:
         try:
             await self._store.ping()
         except StoreUnavailable as error:
-            self._failed(error)
+            self._tell_of(error)
             self._has_look_failed = True
         else:
             self._answered()
 
-    def _failed(self, error: StoreUnavailable) -> None:
-        if not (self._has_question_failed or self._has_look_failed):
+    def _tell_of(self, error: StoreUnavailable) -> None:
+        if not self.is_ailing:
             log.warning("store_down", extra={"code": error.code})
 
     def _answered(self) -> None:
-        if self._has_question_failed or self._has_look_failed:
+        if self.is_ailing:
             log.info("store_up")
         self._has_question_failed = self._has_look_failed = False

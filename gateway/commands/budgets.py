@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from backends import LogSink, Store, StoreError, SummaryQuery, UsageReader, User, nano_usd, usd
 
-from ..settings import Settings
+from ..settings import ConfigurationError, Settings
 from ..store import opened_store
 from .output import show, until_nobody_reads
 from .sink import Refused, refuse, with_sink
@@ -54,16 +54,24 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
     async def use(sink: LogSink) -> None:
         if not sink.capabilities.reads_usage or not isinstance(sink, UsageReader):
             raise Refused("rows cannot be read back from there")
-        async with opened_store(settings) as store:
+        async with opened_store(_as_it_is(settings)) as store:
             lines.extend([line async for line in rebuilt(store, sink, changes=not arguments.check)])
 
     try:
         status = with_sink(settings, use, migrates=False)
     except StoreError as error:
         return refuse(f"store: {error}")
+    except ConfigurationError as error:
+        return refuse(str(error))
     if status == 0:
         until_nobody_reads(lambda: _show(lines))
     return status or int(any(line.outcome in ("differs", "skipped") for line in lines))
+
+
+def _as_it_is(settings: Settings) -> Settings:
+    """The store's schema is left alone, whatever the configuration says."""
+    store = settings.store.model_copy(update={"migrate": False})
+    return settings.model_copy(update={"store": store})
 
 
 async def rebuilt(store: Store, reader: UsageReader, *, changes: bool) -> AsyncIterator[Line]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from aiohttp import web
 
 from ..errors import NotFound
-from ..keys import PRINCIPAL, SETTINGS
+from ..keys import PRICES, PRINCIPAL, SETTINGS
 from ..routing import resolve
 
 
@@ -27,13 +28,13 @@ async def get_model(request: web.Request) -> web.Response:
 
 
 def _names(request: web.Request) -> list[str]:
-    settings = request.app[SETTINGS]
-    return sorted(
+    providers = request.app[SETTINGS].providers
+    priced = request.app[PRICES].models(datetime.now(UTC))
+    return [
         name
-        for name in settings.pricing
-        if name.partition(":")[0] in settings.providers
-        and request[PRINCIPAL].may_use(resolve(name, settings.providers))
-    )
+        for name in priced
+        if name.partition(":")[0] in providers and request[PRINCIPAL].may_use(resolve(name, providers))
+    ]
 
 
 def _model(name: str) -> dict[str, Any]:

@@ -22,10 +22,13 @@ async def readiness(request: web.Request) -> web.Response:
     if phase != "running":
         return _not_ready(phase, reason=phase)
     stats = request.app[WRITER].stats()
-    degraded = sorted(stats.degraded)
+    reasons, health = dict(stats.degraded), request.app[ACCESS].health
+    if health.is_ailing:
+        reasons["store_down"] = "no answer"
+    degraded = sorted(reasons)
     if stats.would_refuse is not None:
         return _not_ready("refusing", reason=stats.would_refuse, degraded=degraded)
-    if request.app[ACCESS].health.is_down:
+    if health.is_down:
         return _not_ready("refusing", reason="store_unavailable", degraded=degraded)
     return web.json_response({"status": "ready", "degraded": degraded})
 

@@ -73,6 +73,11 @@ class PriceBook:
         price = self._configured.get(name)
         return self._defaults(name, at) if price is None else price
 
+    def models(self, at: datetime) -> list[str]:
+        """Every ``provider:model`` with a price at ``at``, less those that only the defaults know."""
+        known = {*self._configured, *self._histories}
+        return sorted(name for name in known if self.price_at(name, at) is not None)
+
     async def ready(self) -> None:
         """Return once the store has been read, which it is soon after the start. Raises
         ``StoreUnavailable``."""

@@ -42,7 +42,7 @@ class Settlements:
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._failures = 0
-        self._is_told = False
+        self._is_over = False
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -52,6 +52,8 @@ class Settlements:
         self._waiting.append(settlement)
         self._idle.clear()
         self._changed.set()
+        if self._is_over:
+            self.name_the_rest()
 
     def start(self) -> None:
         """Begin to settle and to sweep."""
@@ -66,8 +68,8 @@ class Settlements:
         await self._idle.wait()
 
     async def stop(self, within_s: float) -> None:
-        """Settle what waits, for at most ``within_s`` seconds; what is left then is named in the log. Nothing
-        may be put any more."""
+        """Settle what waits, for at most ``within_s`` seconds; what is left then, or put later, is named in
+        the log."""
         self._stopping.set()
         self._changed.set()
         if self._tasks:
@@ -76,14 +78,15 @@ class Settlements:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
+        self._is_over = True
         self.name_the_rest()
 
     def name_the_rest(self) -> None:
-        """Say in the log what was not settled, once; for a process that ends now."""
-        if self._waiting and not self._is_told:
+        """Say in the log what was not settled, and forget it; for a process that ends now."""
+        if self._waiting:
             ids = [str(each.claim.id) for each in islice(self._waiting, IDS_IN_LINE)]
             log.warning("settlements_left", extra={"count": len(self._waiting), "ids": ids})
-            self._is_told = True
+            self._waiting.clear()
 
     # --- settling
 

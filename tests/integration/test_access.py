@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
 from functools import partial
 
 import pytest
 from letting_in import ANNS_KEY, LONG_AGO, CountingStore, Hand, make_api_key, make_user, memory_store
 
-from backends import ApiKey, User
+from backends import ApiKey, PriceEntry, User
 from gateway import app as composition
 from gateway.access import Access, opening
-from gateway.keys import ACCESS
+from gateway.keys import ACCESS, PRICES
 
 CHAT = "/v1/chat/completions"
 ANN = {"Authorization": f"Bearer {ANNS_KEY}"}
@@ -123,6 +126,25 @@ async def test_the_models_are_those_that_the_key_opens(store, gateways):
     assert (await chat(gateway, {"Authorization": "Bearer tg-test"}, "/v1/models/fake:m")).status == 200
 
 
+async def test_a_model_with_a_price_in_the_store_is_listed_from_its_time_on(store, gateways):
+    price = PriceEntry(
+        id="p",
+        model="fake:new",
+        effective_at=LONG_AGO,
+        input_per_million=Decimal(1),
+        output_per_million=Decimal(1),
+        created_at=LONG_AGO,
+    )
+    await store.add(price)
+    await store.add(replace(price, id="q", model="fake:later", effective_at=datetime(9999, 1, 1, tzinfo=UTC)))
+    gateway = await gateways()
+    await gateway.app[PRICES].refresh()
+
+    listed = await (await chat(gateway, {"x-api-key": "tg-test"}, "/v1/models")).json()
+
+    assert {each["id"] for each in listed["data"]} == {"stage:m", "fake:m", "fake:new"}
+
+
 async def test_a_key_that_is_remembered_costs_no_question(ann, store, gateways, hand):
     gateway = await gateways()
     await chat(gateway)
@@ -199,7 +221,8 @@ async def test_readiness_says_when_the_next_key_would_be_refused_and_when_no_lon
     health = gateway.app[ACCESS].health
     store.is_down = True
     await chat(gateway)
-    assert (await chat(gateway, path="/health/readiness")).status == 200
+    ready = await chat(gateway, path="/health/readiness")
+    assert (ready.status, (await ready.json())["degraded"]) == (200, ["store_down"])
 
     await health.look()
     answer = await chat(gateway, path="/health/readiness")

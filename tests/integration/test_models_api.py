@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+from decimal import Decimal
 from types import SimpleNamespace
 
 import pytest
 from aiohttp import web
-from letting_in import let_in
+from letting_in import let_in, memory_store
 from openai import AsyncOpenAI, NotFoundError
 
 from gateway.handlers import models
-from gateway.keys import METRICS, SETTINGS
+from gateway.keys import METRICS, PRICES, SETTINGS
 from gateway.metrics import Metrics
 from gateway.middlewares import add_middlewares
+from gateway.money.price_book import PriceBook
+from gateway.pricing import Price
 
 AUTHORIZED = {"Authorization": "Bearer tg-test"}
 
@@ -20,8 +23,11 @@ async def client(aiohttp_client):
     app = web.Application()
     app[SETTINGS] = SimpleNamespace(
         providers={"openai": object(), "local": object()},
-        pricing=dict.fromkeys(["openai:gpt-4o-mini", "local:org/fake:7b", "gone:model"]),
     )
+    prices = dict.fromkeys(
+        ["openai:gpt-4o-mini", "local:org/fake:7b", "gone:model"], Price(Decimal(1), Decimal(2))
+    )
+    app[PRICES] = PriceBook(prices, memory_store(), refresh_s=1, patience_s=1)
     app[METRICS] = Metrics()
     let_in(app)
     add_middlewares(app)

@@ -155,7 +155,9 @@ class Gateway:
     def database(self) -> Path:
         return self.folder / "data" / "usage.db"
 
-    def chat(self, *, stream: bool = False, name: str = "", tokens: int = 5, **fake: Any) -> Any:
+    def chat(
+        self, *, stream: bool = False, name: str = "", tokens: int = 5, user: str | None = None, **fake: Any
+    ) -> Any:
         """A call under way; ``fake`` tells the provider how it is to go. For ``async with``."""
         self._numbers += 1
         body = {
@@ -164,6 +166,7 @@ class Gateway:
             "stream": stream,
             "max_tokens": tokens,
             "fake": fake,
+            **({} if user is None else {"user": user}),
         }
         headers = {"x-request-id": f"{self.prefix}-{name or self._numbers}"}
         return self.session.post("/v1/chat/completions", json=body, headers=headers)

@@ -13,7 +13,7 @@ from yarl import URL
 
 from backends import StoreUnavailable
 from gateway.errors import BadRequest, InternalError, ServiceUnavailable
-from gateway.keys import METRICS, PRINCIPAL, REQUEST_ID
+from gateway.keys import ACCESS, METRICS, PRINCIPAL, REQUEST_ID
 from gateway.metrics import Metrics
 from gateway.middlewares import HAS_ROW, add_middlewares
 
@@ -249,6 +249,7 @@ async def test_a_store_that_is_down_is_a_503_that_says_when_to_come_again(client
     assert response.headers["Retry-After"] == "1"
     assert "s3cret" not in json.dumps(error) + caplog.text
     assert requests_total(client, "/store-down", 503) == 1
+    assert client.app[ACCESS].health.is_ailing
 
 
 async def test_another_http_error_says_no_more_than_its_reason(client):

@@ -157,7 +157,7 @@ async def test_a_stop_without_a_store_names_what_is_left(
 
 
 async def test_a_settling_under_way_is_cut_only_at_the_deadline(
-    store: Shaky, settlements: Settlements
+    store: Shaky, settlements: Settlements, caplog: pytest.LogCaptureFixture
 ) -> None:
     store.gate.clear()
     settlements.put(Settlement(claim=await store.held(), cost_nano=7))
@@ -165,8 +165,20 @@ async def test_a_settling_under_way_is_cut_only_at_the_deadline(
 
     await settlements.stop(0.01)
 
-    assert len(settlements) == 1, "nobody knows what became of it"
+    assert [record.message for record in caplog.records] == ["settlements_left"]
     assert (await store.user()).spent_nano == 0
+
+
+async def test_what_comes_after_the_stop_is_named_too(
+    store: Shaky, settlements: Settlements, caplog: pytest.LogCaptureFixture
+) -> None:
+    await settlements.stop(LONG_S)
+    claim = await store.held()
+
+    settlements.put(Settlement(claim=claim, cost_nano=7))
+
+    (line,) = caplog.records
+    assert (line.message, line.ids) == ("settlements_left", [str(claim.id)])  # type: ignore[attr-defined]
 
 
 async def test_a_bug_in_the_store_costs_no_settlement(

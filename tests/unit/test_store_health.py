@@ -8,6 +8,7 @@ import pytest
 from letting_in import CountingStore, memory_store
 
 from backends import StoreUnavailable
+from gateway.access import opening
 from gateway.access.store_health import StoreHealth
 
 
@@ -35,7 +36,7 @@ async def test_it_takes_a_question_and_a_look_to_know(health, store) -> None:
 
     await health.look()
     await health.look()
-    assert not health.is_down
+    assert health.is_ailing and not health.is_down
     await fail(health, store)
 
     assert health.is_down
@@ -60,7 +61,7 @@ async def test_anything_that_succeeds_is_the_end_of_it(health, store, recovers, 
     store.is_down = False
     await (health.look() if recovers == "look" else ask(health, store))
 
-    assert not health.is_down
+    assert not health.is_down and not health.is_ailing
     assert [record.getMessage() for record in caplog.records] == ["store_down", "store_up"]
 
 
@@ -75,3 +76,18 @@ async def test_the_task_looks_again_and_again(store) -> None:
     await fail(health, store)
 
     assert health.is_down
+
+
+async def test_a_bug_in_a_store_does_not_end_the_tasks_behind_the_door(store, monkeypatch, caplog) -> None:
+    monkeypatch.setattr(opening, "AFTER_A_BUG_S", 0)
+    runs = []
+
+    async def run() -> None:
+        runs.append(1)
+        if len(runs) < 3:
+            raise RuntimeError
+
+    await opening._kept_running(run)
+
+    assert len(runs) == 3
+    assert [record.getMessage() for record in caplog.records] == ["access_task_failed"] * 2
