@@ -76,8 +76,8 @@ class Settlements:
             await asyncio.wait(self._tasks, timeout=within_s)
         for task in self._tasks:
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        if self._tasks:  # a driver that does not heed a cancel must not hold up the end
+            await asyncio.wait(self._tasks, timeout=CAP_STOPPING_S)
         self._is_over = True
         self.name_the_rest()
 

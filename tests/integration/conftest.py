@@ -27,12 +27,15 @@ import pytest
 import uvloop
 from aiohttp import web
 from letting_in import ANNS_KEY
+from spending import budgeted, looking
 
 from backends import Place, StrategyError, UsageQuery, User, sinks
 from backends.testing.faults import Gate
 from gateway.app import build_app
 from gateway.keys import CALLS, METRICS, PUMPS, SETTLEMENTS, SHUTDOWN, SINK, STORE, WRITER
 from gateway.settings import load_settings
+
+__all__ = ["budgeted", "looking"]
 
 KEY = "tg-test"
 PROVIDER_KEY = "sk-of-the-provider-0123"
