@@ -11,8 +11,13 @@ from servers import base
 
 DRIVERS = {"asyncpg": "postgres", "pymongo": "mongo", "clickhouse_connect": "clickhouse"}
 
-collect_ignore_glob = [f"test_{sink}*.py" for driver, sink in DRIVERS.items() if find_spec(driver) is None]
-"""An environment has the drivers of its own sinks and no others."""
+collect_ignore_glob = [
+    f"{kind}_{database}*.py"
+    for driver, database in DRIVERS.items()
+    for kind in ("test", "test_store")
+    if find_spec(driver) is None
+]
+"""An environment has the drivers of its own database and no others."""
 
 
 @pytest.fixture(scope="session")
