@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, TypeAlias
 
-from . import budgets, logs, migrate
+from . import budgets, keys, logs, migrate
 
 if TYPE_CHECKING:
     Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -17,5 +17,10 @@ if TYPE_CHECKING:
 
 def add_commands(commands: Commands) -> None:
     """Give ``commands`` all of them."""
-    for parser in (*migrate.add_to(commands), *logs.add_to(commands), *budgets.add_to(commands)):
+    for parser in (
+        *migrate.add_to(commands),
+        *logs.add_to(commands),
+        *budgets.add_to(commands),
+        *keys.add_to(commands),
+    ):
         parser.add_argument("--config", metavar="FILE", help="YAML file (default: $GATEWAY_CONFIG)")

@@ -28,11 +28,7 @@ async def openapi(request: web.Request) -> web.Response:
 async def docs(request: web.Request) -> web.Response:
     """``GET /docs``."""
     page = _page()
-    headers = {
-        "Content-Security-Policy": page.policy,
-        "X-Content-Type-Options": "nosniff",
-        "Referrer-Policy": "no-referrer",
-    }
+    headers = {"Content-Security-Policy": page.policy}
     return web.Response(text=page.text, content_type="text/html", charset="utf-8", headers=headers)
 
 

@@ -21,7 +21,7 @@ async def create(request: web.Request) -> web.Response:
     """``POST /v1/keys``."""
     store = enter(request)
     key, secret = await create_key(store, await read_body(request, KeyCreate))
-    return _with_secret(NewKeyAnswer.with_secret(key, secret), 201)
+    return answer(NewKeyAnswer.with_secret(key, secret), 201)
 
 
 async def listing(request: web.Request) -> web.Response:
@@ -56,13 +56,7 @@ async def rotate(request: web.Request) -> web.Response:
     asked = await read_body(request, KeyRotate, is_optional=True)
     key, secret = await rotate_key(store, path_id(request), asked)
     request.app[ACCESS].forget_key(key.id)
-    return _with_secret(NewKeyAnswer.with_secret(key, secret), 200)
-
-
-def _with_secret(shown: NewKeyAnswer, status: int) -> web.Response:
-    response = answer(shown, status)
-    response.headers["Cache-Control"] = "no-store"
-    return response
+    return answer(NewKeyAnswer.with_secret(key, secret))
 
 
 HANDLERS: Handlers = {"create": create, "list": listing, "get": one, "change": change, "delete": revoke}

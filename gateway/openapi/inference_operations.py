@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from ..handlers import inference, models
 from .operation import JSON, Answer, Body, Operation, json_answer, reference
-from .schemas import TEXT
 
 _CALL_ERRORS = (400, 401, 402, 403, 404, 413, 415, 422, 429, 500, 502, 503, 504)
 _PASSED_ON = {
@@ -25,7 +24,7 @@ INFERENCE = (
         answers={
             "200": Answer(
                 "As the provider gave it.",
-                {JSON: reference("ProviderAnswer"), "text/event-stream": TEXT},
+                {JSON: reference("ProviderAnswer"), "text/event-stream": reference("ServerSentEvent")},
                 _HEADERS,
             ),
             **_PASSED_ON,

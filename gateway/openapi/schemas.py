@@ -101,6 +101,11 @@ def components() -> dict[str, Any]:
         ),
         "ChatCompletionRequest": _chat(),
         "EmbeddingsRequest": _embeddings(),
+        "ServerSentEvent": {
+            **_ANY_OBJECT,
+            "description": "One event; its data is a chunk as JSON, or at the end [DONE].",
+            "properties": {"data": TEXT},
+        },
         "ProviderAnswer": {**_ANY_OBJECT, "description": "As the provider gave it."},
     }
 
