@@ -33,6 +33,7 @@ _SAID: Mapping[str, tuple[str, str]] = {
     "path": ("is not a path", "put the path in quotes"),
     "literal_error": ("is not one of the choices", "give {expected}"),
     "bool": ("is not true or false", "give true or false"),
+    "list": ("is not a list", "write [ONE, OTHER]"),
     "model": ("is not a section", "write its keys below it"),
     "dict": ("is not a section", "write its keys below it"),
     "dataclass": ("is not a section", "write its keys below it"),

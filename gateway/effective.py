@@ -20,7 +20,8 @@ MASK = "**********"
 _SECRET_KEY = re.compile(
     r"pass(word|wd|phrase)?$|pwd$|secret|token|credential|(api|access|private)_?key", re.I
 )
-_USER_INFO = re.compile(r"(?<=://)([^:/?#@\s]*:)?[^\s]*@")
+_USER_INFO = re.compile(r"((?<=://)|^[a-z][a-z0-9+.-]*:(?!//))([^:/?#@\s]*:)?.*@", re.I | re.S)
+"""Up to the last ``@``, whatever is before it: a password may hold anything."""
 _PARAMETER = re.compile(r"(?i)(\b\w*(?:password|passwd|pwd|secret|token|api_?key)\s*=\s*)('[^']*'|[^&;\s]*)")
 
 
@@ -71,5 +72,5 @@ def masked(value: Any, key: str = "") -> Any:
         return value
     if _SECRET_KEY.search(key):
         return MASK
-    hidden = _USER_INFO.sub(lambda match: f"{match[1] or ''}{MASK}@", value)
+    hidden = _USER_INFO.sub(lambda match: f"{match[1]}{match[2] or ''}{MASK}@", value)
     return _PARAMETER.sub(lambda match: match[1] + MASK, hidden)

@@ -6,6 +6,7 @@ a page has to know.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -19,7 +20,7 @@ SECURITY: Final[Mapping[str, str]] = {
 }
 ANY: Final = "*"
 METHODS: Final = "GET, HEAD, POST, PATCH, DELETE"
-REQUEST_HEADERS: Final = "authorization, content-type, x-api-key, x-request-id"
+REQUEST_HEADERS: Final = ("authorization", "content-type", "x-api-key", "x-request-id")
 SHOWN: Final = ", ".join(
     (
         "retry-after",
@@ -33,6 +34,7 @@ SHOWN: Final = ", ".join(
     )
 )
 PREFLIGHT_HOLDS_S: Final = 600
+_HEADER_NAME = re.compile(r"[a-z0-9-]{1,64}")
 
 
 async def secure_response(request: web.BaseRequest, response: web.StreamResponse) -> None:
@@ -71,7 +73,7 @@ class Cors:
             status=204,
             headers={
                 hdrs.ACCESS_CONTROL_ALLOW_METHODS: METHODS,
-                hdrs.ACCESS_CONTROL_ALLOW_HEADERS: REQUEST_HEADERS,
+                hdrs.ACCESS_CONTROL_ALLOW_HEADERS: _request_headers(request),
                 hdrs.ACCESS_CONTROL_MAX_AGE: str(PREFLIGHT_HOLDS_S),
             },
         )
@@ -81,3 +83,10 @@ class Cors:
             return ANY
         origin = request.headers.get(hdrs.ORIGIN)
         return origin if origin in self._origins else None
+
+
+def _request_headers(request: web.Request) -> str:
+    """Ours, and whatever else is asked for: clients for browsers send names of their own with each call."""
+    asked = request.headers.get(hdrs.ACCESS_CONTROL_REQUEST_HEADERS, "").lower().split(",")
+    names = [name for each in asked if _HEADER_NAME.fullmatch(name := each.strip())]
+    return ", ".join(dict.fromkeys((*REQUEST_HEADERS, *names)))

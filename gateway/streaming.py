@@ -34,7 +34,7 @@ from .pumps import Pumps
 
 log = logging.getLogger("gateway.calls")
 
-HEAD = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache"}
+HEAD = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-store"}
 LAST_WORD_S = 0.5
 """How long a client that reads slowly may hold up the word that the gateway is stopping."""
 

@@ -68,9 +68,9 @@ async def send_traffic(url: str, master_key: str, running: Child) -> Traffic:
 
 
 async def calls_seen_by(provider_url: str) -> list[str]:
-    """The request ids of the calls that reached the provider; they travel as the body's ``user``."""
+    """The request ids of the calls that reached the provider."""
     async with aiohttp.ClientSession() as session, session.get(f"{provider_url}/calls") as response:
-        return [call["user"] for call in await response.json()]
+        return [call["request_id"] for call in await response.json()]
 
 
 def show(proof: Proof) -> None:

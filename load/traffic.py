@@ -83,8 +83,8 @@ def kind_of(number: int) -> Kind:
 
 
 def request_of(call: Call) -> tuple[str, dict[str, Any]]:
-    """The path and the body of ``call``. The request id is the ``user``, which the provider gets to see."""
-    asked = {"model": MODEL, "user": call.request_id}
+    """The path and the body of ``call``."""
+    asked = {"model": MODEL}
     if call.kind == "embedding":
         return "/v1/embeddings", {**asked, "input": "How many rows?"}
     messages = [{"role": "user", "content": "How many rows?"}]

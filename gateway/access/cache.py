@@ -77,13 +77,15 @@ class Cache(Generic[V]):
     def _begin(self, name: str) -> asyncio.Task[V | None]:
         task = self._asking[name] = asyncio.ensure_future(self._answer(name))
         self._tasks.add(task)
-        task.add_done_callback(lambda done: self._ended(name, done))
+        # From the question on: the answer may be as old as that, however late it comes.
+        expires_at = self._clock() + self._ttl_s
+        task.add_done_callback(lambda done: self._ended(name, done, expires_at))
         return task
 
     async def _answer(self, name: str) -> V | None:
         return await self._ask(name)
 
-    def _ended(self, name: str, task: asyncio.Task[V | None]) -> None:
+    def _ended(self, name: str, task: asyncio.Task[V | None], expires_at: float) -> None:
         self._tasks.discard(task)
         is_wanted = self._asking.get(name) is task
         if is_wanted:
@@ -92,11 +94,11 @@ class Cache(Generic[V]):
             return
         value = task.result()
         room = self._unknown if value is None else self._known
-        room.keep(name, _Entry(self._clock() + self._ttl_s, value))
+        room.keep(name, _Entry(expires_at, value))
 
 
 class _Room(Generic[V]):
-    """Entries in the order in which they expire, for all are kept for the same time."""
+    """Entries in the order in which they came; the first goes when there are too many."""
 
     def __init__(self, max_entries: int) -> None:
         self._entries: dict[str, _Entry[V]] = {}

@@ -1,5 +1,5 @@
-"""Whether the store is known to be down, for readiness: it is when a question failed and a look after it did
-too, and nothing has succeeded since."""
+"""Whether the store is known to be down, for readiness: it is when a question failed and a look did too, and
+nothing has succeeded since. Until it has answered once nobody is remembered, so the look alone says it."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ class StoreHealth:
         self._look_every_s = look_every_s
         self._has_question_failed = False
         self._has_look_failed = False
+        self._has_answered = False
 
     @property
     def is_down(self) -> bool:
         """Whether the next question is expected to fail."""
-        return self._has_question_failed and self._has_look_failed
+        return self._has_look_failed and (self._has_question_failed or not self._has_answered)
 
     @property
     def is_ailing(self) -> bool:
@@ -56,10 +57,10 @@ class StoreHealth:
         self._has_question_failed = True
 
     async def run(self) -> None:
-        """Look at the store from time to time, until cancelled."""
+        """Look at the store now and from time to time, until cancelled."""
         while True:
-            await asyncio.sleep(self._look_every_s)
             await self.look()
+            await asyncio.sleep(self._look_every_s)
 
     async def look(self) -> None:
         """Ask the store whether it is there."""
@@ -78,4 +79,5 @@ class StoreHealth:
     def _answered(self) -> None:
         if self.is_ailing:
             log.info("store_up")
+        self._has_answered = True
         self._has_question_failed = self._has_look_failed = False

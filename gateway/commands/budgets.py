@@ -1,13 +1,14 @@
 """``tallygate budgets rebuild``: what users have spent, made equal to the cost of their rows.
 
-For an account that is wrong: after a gateway was killed with calls to settle, or rows were brought back from
-elsewhere. The rows have to be there: stop the gateways and let their spools be delivered before.
+For an account that is wrong: after a gateway was killed with calls to settle, or rows were brought back
+from elsewhere. Rows that are missing would make a user's money whole again, and kill -9 can take rows of calls that
+were charged; so no account is lowered unless that is asked for.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -24,12 +25,20 @@ if TYPE_CHECKING:
 
 PAGE_USERS = 500
 COLUMNS = ("user_id", "spent_usd", "rows_usd", "outcome")
-Outcome: TypeAlias = Literal["equal", "differs", "done", "skipped"]
+Outcome: TypeAlias = Literal["equal", "differs", "done", "skipped", "rows missing"]
+Mode: TypeAlias = Literal["check", "raise", "set"]
+"""Only compare; set what is too low; set whatever differs."""
+LEFT: Sequence[Outcome] = ("differs", "skipped", "rows missing")
+ADVICE = """
+The rows of some accounts cost less than was charged. `tallygate logs audit` and `logs spool` say whether
+rows are missing or on their way; `--lower` takes their word for it.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One user with a budget. ``skipped``: calls are under way, or one was in between; ask again."""
+    """One user with a budget. ``skipped``: calls are under way, or one was in between; ask again.
+    ``rows missing``: more was charged than the rows cost, and nobody asked to lower it."""
 
     user_id: str
     spent_nano: int
@@ -43,6 +52,7 @@ def add_to(commands: Commands) -> list[argparse.ArgumentParser]:
     kinds = parser.add_subparsers(dest="budgets", required=True)
     rebuilding = kinds.add_parser("rebuild", help="set what users have spent to the cost of their rows")
     rebuilding.add_argument("--check", action="store_true", help="only compare: 1 if there is a difference")
+    rebuilding.add_argument("--lower", action="store_true", help="also where rows cost less than was charged")
     rebuilding.set_defaults(run=run)
     return [rebuilding]
 
@@ -50,12 +60,13 @@ def add_to(commands: Commands) -> list[argparse.ArgumentParser]:
 def run(settings: Settings, arguments: argparse.Namespace) -> int:
     """Print what was compared; the exit status: 1 if a difference is left."""
     lines: list[Line] = []
+    mode: Mode = "check" if arguments.check else "set" if arguments.lower else "raise"
 
     async def use(sink: LogSink) -> None:
         if not sink.capabilities.reads_usage or not isinstance(sink, UsageReader):
             raise Refused("rows cannot be read back from there")
         async with opened_store(_as_it_is(settings)) as store:
-            lines.extend([line async for line in rebuilt(store, sink, changes=not arguments.check)])
+            lines.extend([line async for line in rebuilt(store, sink, mode)])
 
     try:
         status = with_sink(settings, use, migrates=False)
@@ -65,7 +76,7 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
         return refuse(str(error))
     if status == 0:
         until_nobody_reads(lambda: _show(lines))
-    return status or int(any(line.outcome in ("differs", "skipped") for line in lines))
+    return status or int(any(line.outcome in LEFT for line in lines))
 
 
 def _as_it_is(settings: Settings) -> Settings:
@@ -74,14 +85,22 @@ def _as_it_is(settings: Settings) -> Settings:
     return settings.model_copy(update={"store": store})
 
 
-async def rebuilt(store: Store, reader: UsageReader, *, changes: bool) -> AsyncIterator[Line]:
-    """Each user with a budget, by id; with ``changes`` the account is set. Raises what the two raise."""
+async def rebuilt(store: Store, reader: UsageReader, mode: Mode) -> AsyncIterator[Line]:
+    """Each user with a budget, by id; an account that differs is set as ``mode`` says. Raises what the two
+    raise."""
     async for user in _users(store):
         rows_nano = await _cost_of_rows(reader, user)
-        outcome: Outcome = "equal"
-        if rows_nano != user.spent_nano:
-            outcome = await _set(store, user, rows_nano) if changes else "differs"
-        yield Line(user.id, user.spent_nano, rows_nano, outcome)
+        yield Line(user.id, user.spent_nano, rows_nano, await _settled(store, user, rows_nano, mode))
+
+
+async def _settled(store: Store, user: User, rows_nano: int, mode: Mode) -> Outcome:
+    if rows_nano == user.spent_nano:
+        return "equal"
+    if mode == "check":
+        return "differs"
+    if rows_nano < user.spent_nano and mode == "raise":
+        return "rows missing"
+    return await _set(store, user, rows_nano)
 
 
 async def _set(store: Store, user: User, rows_nano: int) -> Outcome:
@@ -107,6 +126,12 @@ async def _cost_of_rows(reader: UsageReader, user: User) -> int:
 
 
 def _show(lines: list[Line]) -> int:
-    cells = ((line.user_id, usd(line.spent_nano), usd(line.rows_nano), line.outcome) for line in lines)
+    cells = ((line.user_id, _usd(line.spent_nano), _usd(line.rows_nano), line.outcome) for line in lines)
     show(table(COLUMNS, cells, has_head=True))
+    if any(line.outcome == "rows missing" for line in lines):
+        show(ADVICE)
     return 0
+
+
+def _usd(nano: int) -> str:
+    return f"{usd(nano):f}"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from backends import ApiKey, Store
 
+from ..errors import BadRequest
 from ..management.answers import KeyAnswer, KeyPage, NewKeyAnswer
 from ..management.bodies import checked, parse_json
 from ..management.issuing import create_key, revoke_key, rotate_key
@@ -84,10 +85,18 @@ def create(settings: Settings, arguments: argparse.Namespace) -> int:
     async def use(store: Store) -> None:
         members = _given(arguments, *KeyCreate.model_fields)
         if "metadata" in members:
-            members["metadata"] = parse_json(members["metadata"].encode())
+            members["metadata"] = _json(members["metadata"])
         _show_new(*await create_key(store, checked(KeyCreate, members)), arguments.format)
 
     return _changing(settings, use)
+
+
+def _json(metadata: str) -> Any:
+    """Raises ``BadRequest``."""
+    try:
+        return parse_json(metadata.encode("utf-8", "surrogateescape"))  # bytes that are no UTF-8 are told
+    except BadRequest as error:
+        raise BadRequest("This is not valid JSON, in UTF-8.", error.code, "metadata") from None
 
 
 def list_keys(settings: Settings, arguments: argparse.Namespace) -> int:

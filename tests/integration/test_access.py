@@ -233,6 +233,21 @@ async def test_readiness_says_when_the_next_key_would_be_refused_and_when_no_lon
     assert (await chat(gateway, path="/health/readiness")).status == 200
 
 
+@pytest.mark.parametrize("master_key", [None, "tg-swordfish"])
+async def test_a_gateway_that_starts_beside_a_store_that_is_down_is_not_ready(store, gateways, master_key):
+    store.is_down = True
+    gateway = await gateways(master_key=master_key)
+    await store.was_asked("ping", 1)
+    await asyncio.sleep(0)
+
+    answer = await chat(gateway, path="/health/readiness")
+
+    assert (answer.status, (await answer.json())["reason"]) == (503, "store_unavailable")
+    store.is_down = False
+    await gateway.app[ACCESS].health.look()
+    assert (await chat(gateway, path="/health/readiness")).status == 200
+
+
 async def test_metrics_show_the_connections_to_the_store(gateway):
     assert gateway.metric("gateway_store_connections", state="in_use") == 0
     assert gateway.metric("gateway_store_connections", state="idle") == 0

@@ -37,7 +37,7 @@ async def test_what_users_spent_is_the_sum_of_their_rows_to_the_nano_dollar(budg
         await asyncio.gather(*[any_call(gateway, rng, index) for index in range(15)])
     rows = await gateway.rows()
 
-    lines = [line async for line in rebuilt(store, gateway.app[SINK], changes=False)]
+    lines = [line async for line in rebuilt(store, gateway.app[SINK], "check")]
 
     assert [(line.user_id, line.outcome) for line in lines] == [
         (user, "equal") for user in ("u", "u0", "u1", "u2")
@@ -55,15 +55,29 @@ async def test_what_users_spent_is_set_to_the_sum_of_their_rows(budgeted):
     await spend(gateway, 5)
     store, sink = gateway.app[STORE], gateway.app[SINK]
 
-    async def outcomes(changes):
-        return [
-            (line.spent_nano, line.rows_nano, line.outcome)
-            async for line in rebuilt(store, sink, changes=changes)
-        ]
+    async def outcomes(mode):
+        return [(line.spent_nano, line.rows_nano, line.outcome) async for line in rebuilt(store, sink, mode)]
 
-    assert await outcomes(False) == [(5, COST_NANO, "differs")]
-    assert await outcomes(True) == [(5, COST_NANO, "done")]
-    assert await outcomes(True) == [(COST_NANO, COST_NANO, "equal")]
+    assert await outcomes("check") == [(5, COST_NANO, "differs")]
+    assert await outcomes("raise") == [(5, COST_NANO, "done")]
+    assert await outcomes("raise") == [(COST_NANO, COST_NANO, "equal")]
+
+
+async def test_money_of_rows_that_are_missing_is_not_given_back_unless_that_is_asked_for(budgeted):
+    gateway = await budgeted()
+    assert (await chat(gateway)).status == 200
+    await gateway.settled()
+    await spend(gateway, COST_NANO + 5)
+    store, sink = gateway.app[STORE], gateway.app[SINK]
+
+    async def outcome(mode):
+        (line,) = [line async for line in rebuilt(store, sink, mode)]
+        return line.outcome
+
+    assert await outcome("raise") == "rows missing"
+    assert await outcome("check") == "differs"
+    assert await outcome("set") == "done"
+    assert await outcome("check") == "equal"
 
 
 async def test_an_account_with_calls_under_way_is_not_rebuilt(budgeted):
@@ -77,7 +91,7 @@ async def test_an_account_with_calls_under_way_is_not_rebuilt(budgeted):
     call = asyncio.ensure_future(chat(gateway))
     await soon(stage.arrived.wait())
 
-    (line,) = [line async for line in rebuilt(gateway.app[STORE], gateway.app[SINK], changes=True)]
+    (line,) = [line async for line in rebuilt(gateway.app[STORE], gateway.app[SINK], "set")]
 
     assert (line.outcome, line.spent_nano) == ("skipped", 5)
     stage.go.set()

@@ -58,6 +58,7 @@ async def test_a_stream_has_its_row(everywhere):
 
     assert response.status == 200
     assert response.headers["Content-Type"] == "text/event-stream; charset=utf-8"
+    assert response.headers["Cache-Control"] == "no-store"
     assert (await response.read()).endswith(b"data: [DONE]\n\n")
     row = await everywhere.row()
     assert str(row.id) == response.headers["x-usage-id"]

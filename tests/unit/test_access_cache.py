@@ -56,6 +56,22 @@ async def test_an_answer_holds_for_its_time_and_no_longer(cache, question, hand,
     assert len(question.asked) == 3
 
 
+async def test_an_answer_that_came_late_is_as_old_as_its_question(cache, question, hand) -> None:
+    question.answers["a"] = "yes"
+    question.gate.clear()
+    slow = asyncio.ensure_future(cache.get("a"))
+    await question.arrived.wait()
+    hand.now = 2.0
+    question.answers["a"] = None  # changed since, so that "yes" is believed until 5.0
+    question.gate.set()
+    assert await slow == "yes"
+
+    hand.now = 4.9
+    assert await cache.get("a") == "yes"
+    hand.now = 5.0
+    assert await cache.get("a") is None
+
+
 async def test_answers_that_hold_for_no_time_are_shared_by_those_who_already_wait(question, hand) -> None:
     cache = Cache(question, 0.0, clock=hand)
     question.gate.clear()

@@ -78,7 +78,8 @@ def test_every_member_can_be_given(told):
         (["--user-id", "nobody"], "--user-id: There is no such user.\n"),
         (["--expires-at", "tomorrow"], "--expires-at: expires_at is a time with its zone"),
         (["--rate-limit-rpm", "0"], "--rate-limit-rpm: "),
-        (["--metadata", "{"], "The request body is not valid JSON"),
+        (["--metadata", "{"], "--metadata: "),
+        (["--metadata", '{"a": "\udcff"}'], "--metadata: "),
         (["--allowed-models", ""], "--allowed-models: "),
     ],
 )

@@ -141,6 +141,27 @@ async def test_a_page_of_another_origin_may_not(serve, origin) -> None:
         assert "Origin" in response.headers["Vary"]
 
 
+async def test_a_page_may_send_the_headers_that_its_client_has_of_its_own(serve) -> None:
+    client = await serve([OURS])
+    asked = {**ASKS, "Access-Control-Request-Headers": "authorization,x-stainless-os, x-stainless-lang"}
+
+    preflight = await client.options("/v1/fine", headers={"Origin": OURS, **asked})
+
+    allowed = preflight.headers["Access-Control-Allow-Headers"].split(", ")
+    assert {"authorization", "content-type", "x-stainless-os", "x-stainless-lang"} <= set(allowed)
+
+
+@pytest.mark.parametrize("asked", ["a b", 'x"y', "x;y", "x" * 5000])
+async def test_what_is_no_name_of_a_header_is_not_repeated(serve, asked) -> None:
+    client = await serve([OURS])
+
+    preflight = await client.options(
+        "/v1/fine", headers={"Origin": OURS, **ASKS, "Access-Control-Request-Headers": asked}
+    )
+
+    assert asked not in preflight.headers["Access-Control-Allow-Headers"]
+
+
 async def test_a_page_can_read_why_it_was_refused(serve) -> None:
     client = await serve([OURS])
 

@@ -200,6 +200,21 @@ def test_the_effective_settings_show_the_store_without_its_password(write) -> No
     assert "s3cret" not in hidden and "app:" in hidden and "@db.example/gateway" in hidden
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://app:s3 s3cret@db.example/gateway",
+        "postgresql://app:s3\ns3cret@db.example/gateway",
+        "postgresql:app:s3cret@db.example/gateway",
+        "app:s3cret@db.example/gateway",
+        "mongodb://app:s3@s3cret @db.example,db2.example/gateway",
+    ],
+)
+def test_a_password_is_masked_however_its_url_is_written(url: str) -> None:
+    assert "s3" not in masked(url)
+    assert masked(url).endswith("/gateway")
+
+
 def test_the_quickstart_works_without_any_variable() -> None:
     settings = load_settings(CONFIG / "quickstart.yml", {})
 

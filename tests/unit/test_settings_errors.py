@@ -39,7 +39,7 @@ BAD = [
     ("workers: 2\nstore: {url: 'memory:'}", 2, "store.url", "name a database"),
     ("cors_allow_origins: [ours.net]", 1, "cors_allow_origins.0", "write one such as https://app.example"),
     ("cors_allow_origins: ['https://a.example/']", 1, "cors_allow_origins.0", "is no origin"),
-    ("cors_allow_origins: '*'", 1, "cors_allow_origins", "list"),
+    ("cors_allow_origins: '*'", 1, "cors_allow_origins", "is not a list; write [ONE, OTHER]"),
     ("spool: {mode: on}", 1, "spool.mode", "give 'off', 'spill' or 'write_ahead'"),
     ("spool: {path: .}", 1, "spool.path", "names no folder of its own"),
     ("spool: {path: /}", 1, "spool.path", "names no folder of its own"),

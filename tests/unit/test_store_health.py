@@ -32,6 +32,7 @@ async def fail(health, store):
 
 
 async def test_it_takes_a_question_and_a_look_to_know(health, store) -> None:
+    await ask(health, store)
     store.is_down = True
 
     await health.look()
@@ -40,6 +41,17 @@ async def test_it_takes_a_question_and_a_look_to_know(health, store) -> None:
     await fail(health, store)
 
     assert health.is_down
+
+
+async def test_a_store_that_never_answered_is_down_with_the_first_look(health, store) -> None:
+    store.is_down = True
+
+    await health.look()
+    assert health.is_down
+    store.is_down = False
+    await health.look()
+
+    assert not health.is_down
 
 
 async def test_one_failure_among_good_looks_is_not_down(health, store) -> None:
@@ -76,6 +88,16 @@ async def test_the_task_looks_again_and_again(store) -> None:
     await fail(health, store)
 
     assert health.is_down
+
+
+async def test_the_task_looks_at_once(store) -> None:
+    health = StoreHealth(store, look_every_s=1000)
+    running = asyncio.ensure_future(health.run())
+
+    await store.was_asked("ping", 1)
+
+    running.cancel()
+    await asyncio.wait({running})
 
 
 async def test_a_bug_in_a_store_does_not_end_the_tasks_behind_the_door(store, monkeypatch, caplog) -> None:
