@@ -84,7 +84,11 @@ class Access:
             return None
         user = await self._users.get(named) if _is_storable(named) else None
         if user is None or user.deleted_at is not None:
-            raise NotFound("There is no user of this id.", "user_not_found", "user")
+            raise NotFound(
+                "There is no user of this id. Make it with POST /v1/users, or leave user out.",
+                "user_not_found",
+                "user",
+            )
         _check_user(user)
         return user
 

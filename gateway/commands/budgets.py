@@ -1,8 +1,8 @@
 """``tallygate budgets rebuild``: what users have spent, made equal to the cost of their rows.
 
 For an account that is wrong: after a gateway was killed with calls to settle, or rows were brought back
-from elsewhere. Rows that are missing would make a user's money whole again, and kill -9 can take rows of calls that
-were charged; so no account is lowered unless that is asked for.
+from elsewhere. Rows that are missing would make a user's money whole again, and kill -9 can take rows of
+calls that were charged; so no account is lowered unless that is asked for.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from ..settings import ConfigurationError, Settings
 from ..store import opened_store
 from .output import show, until_nobody_reads
 from .sink import Refused, refuse, with_sink
+from .store import as_it_is
 from .tables import table
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
     async def use(sink: LogSink) -> None:
         if not sink.capabilities.reads_usage or not isinstance(sink, UsageReader):
             raise Refused("rows cannot be read back from there")
-        async with opened_store(_as_it_is(settings)) as store:
+        async with opened_store(as_it_is(settings)) as store:
             lines.extend([line async for line in rebuilt(store, sink, mode)])
 
     try:
@@ -77,12 +78,6 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
     if status == 0:
         until_nobody_reads(lambda: _show(lines))
     return status or int(any(line.outcome in LEFT for line in lines))
-
-
-def _as_it_is(settings: Settings) -> Settings:
-    """The store's schema is left alone, whatever the configuration says."""
-    store = settings.store.model_copy(update={"migrate": False})
-    return settings.model_copy(update={"store": store})
 
 
 async def rebuilt(store: Store, reader: UsageReader, mode: Mode) -> AsyncIterator[Line]:

@@ -7,11 +7,13 @@ secret is printed where it is made, once, and is nowhere else.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from backends import ApiKey, Store
 
+from ..effective import masked
 from ..errors import BadRequest
 from ..management.answers import KeyAnswer, KeyPage, NewKeyAnswer
 from ..management.bodies import checked, parse_json
@@ -21,7 +23,7 @@ from ..management.requests import KeyCreate, KeyRotate
 from ..settings import Settings
 from .output import show, show_json, until_nobody_reads
 from .sink import refuse
-from .store import Use, with_store
+from .store import Use, as_it_is, with_store
 from .tables import table
 
 if TYPE_CHECKING:
@@ -86,7 +88,9 @@ def create(settings: Settings, arguments: argparse.Namespace) -> int:
         members = _given(arguments, *KeyCreate.model_fields)
         if "metadata" in members:
             members["metadata"] = _json(members["metadata"])
-        _show_new(*await create_key(store, checked(KeyCreate, members)), arguments.format)
+        made = await create_key(store, checked(KeyCreate, members))
+        sys.stderr.write(f"store: {masked(settings.store.url.get_secret_value())}\n")  # it may be a new one
+        _show_new(*made, arguments.format)
 
     return _changing(settings, use)
 
@@ -110,7 +114,7 @@ def list_keys(settings: Settings, arguments: argparse.Namespace) -> int:
         else:
             _show_lines(COLUMNS, page.data)
 
-    return until_nobody_reads(lambda: with_store(settings, use))
+    return until_nobody_reads(lambda: with_store(as_it_is(settings), use))
 
 
 def revoke(settings: Settings, arguments: argparse.Namespace) -> int:
@@ -120,7 +124,7 @@ def revoke(settings: Settings, arguments: argparse.Namespace) -> int:
         key = await revoke_key(store, arguments.id)
         show(f"{key.id}: revoked\n")
 
-    return _changing(settings, use)
+    return _changing(as_it_is(settings), use)
 
 
 def rotate(settings: Settings, arguments: argparse.Namespace) -> int:
@@ -130,7 +134,7 @@ def rotate(settings: Settings, arguments: argparse.Namespace) -> int:
         asked = checked(KeyRotate, _given(arguments, "overlap_s"))
         _show_new(*await rotate_key(store, arguments.id, asked), arguments.format)
 
-    return _changing(settings, use)
+    return _changing(as_it_is(settings), use)
 
 
 def _changing(settings: Settings, use: Use) -> int:

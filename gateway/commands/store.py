@@ -34,3 +34,9 @@ def with_store(settings: Settings, use: Use, timeout_s: float | None = None) -> 
 async def _used(settings: Settings, use: Use, timeout_s: float | None) -> None:
     async with opened_store(settings) as store, asyncio.timeout(timeout_s):
         await use(store)
+
+
+def as_it_is(settings: Settings) -> Settings:
+    """The same, with the store's schema left alone, whatever the configuration says."""
+    store = settings.store.model_copy(update={"migrate": False})
+    return settings.model_copy(update={"store": store})

@@ -80,7 +80,11 @@ async def check_user(store: Store, user_id: str) -> None:
     """Return if the user may be given a key. Raises ``UnprocessableEntity``."""
     user = await store.get(User, user_id)
     if user is None or user.deleted_at is not None:
-        why = "There is no such user." if user is None else "This user was deleted."
+        why = (
+            "There is no such user; make it first with POST /v1/users."
+            if user is None
+            else "This user was deleted."
+        )
         raise UnprocessableEntity(why, "user_not_found", "user_id")
 
 

@@ -87,7 +87,7 @@ async def _find(store: Store, id: str) -> User:
 
 def _found(user: User | None) -> User:
     if user is None:
-        raise NotFound("There is no user with this id.", "user_not_found")
+        raise NotFound("There is no user with this id; POST /v1/users makes one.", "user_not_found")
     return user
 
 

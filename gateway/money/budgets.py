@@ -13,14 +13,17 @@ from decimal import ROUND_CEILING, Decimal
 from typing import Protocol
 from uuid import UUID
 
-from backends import Claim, Settlement, Store, User, Verdict, nano_usd, to_millisecond
+from backends import Claim, Settlement, Store, User, Verdict, nano_usd, to_millisecond, usd
 
 from ..errors import Forbidden, GatewayError
 from ..pricing import Price, foreseen
 from .settlements import Settlements
 
 REFUSALS: Mapping[Verdict, tuple[str, str]] = {
-    "over_budget": ("budget_exceeded", "The budget of this user has no room for this call."),
+    "over_budget": (
+        "budget_exceeded",
+        "The budget of this user has no room for this call, which may cost {usd:f} USD.",
+    ),
     "user_blocked": ("user_blocked", "This user is blocked."),
     "user_missing": ("user_deleted", "The user of this key was deleted."),
 }
@@ -113,7 +116,7 @@ class ReservingBudgets:
             return hold
         self._on_refused()
         code, message = REFUSALS[verdict]
-        return Hold(Forbidden(message, code))
+        return Hold(Forbidden(message.format(usd=usd(claim.amount_nano)), code))
 
     def _claim(self, order: Order, spender: User) -> Claim:
         made_at = to_millisecond(order.made_at)

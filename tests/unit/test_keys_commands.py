@@ -18,6 +18,9 @@ def _alone(tmp_path, monkeypatch):
     monkeypatch.setattr(cli, "set_up_logging", lambda: None)
 
 
+STORE = "store: sqlite:///./data/gateway.db\n"
+
+
 @pytest.fixture
 def run(capfdbinary):
     """Runs ``tallygate keys``; its exit status, what it printed and what it complained of."""
@@ -36,7 +39,7 @@ def told(run):
 
     def go(*arguments):
         status, out, err = run(*arguments, "--format", "json")
-        assert (status, err) == (0, "")
+        assert (status, err) == (0, STORE if arguments[0] == "create" else "")
         return json.loads(out)
 
     return go
@@ -54,7 +57,7 @@ def test_a_new_key_is_printed_once_with_its_secret(run, told):
 def test_a_table_shows_the_secret_of_a_new_key(run):
     status, out, err = run("create", "--name", "ci")
 
-    assert (status, err) == (0, "")
+    assert (status, err) == (0, STORE)
     head, line = out.splitlines()
     assert head.split() == ["id", "user_id", "name", "key"]
     assert line.split()[3].startswith("tg-")
