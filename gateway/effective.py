@@ -22,7 +22,9 @@ _SECRET_KEY = re.compile(
 )
 _USER_INFO = re.compile(r"((?<=://)|^[a-z][a-z0-9+.-]*:(?!//))([^:/?#@\s]*:)?.*@", re.I | re.S)
 """Up to the last ``@``, whatever is before it: a password may hold anything."""
-_PARAMETER = re.compile(r"(?i)(\b\w*(?:password|passwd|pwd|secret|token|api_?key)\s*=\s*)('[^']*'|[^&;\s]*)")
+_WORD = "(?:password|passwd|pwd|secret|token|api_?key)"
+_OF_URL = re.compile(rf"(?i)([?&]\w*{_WORD}=)[^&]*")
+_PARAMETER = re.compile(rf"(?i)(\b\w*{_WORD}\s*=\s*)('[^']*'|[^&;\s]*)")
 
 
 def effective_settings(settings: Settings) -> dict[str, Any]:
@@ -73,4 +75,6 @@ def masked(value: Any, key: str = "") -> Any:
     if _SECRET_KEY.search(key):
         return MASK
     hidden = _USER_INFO.sub(lambda match: f"{match[1]}{match[2] or ''}{MASK}@", value)
-    return _PARAMETER.sub(lambda match: match[1] + MASK, hidden)
+    for pattern in (_OF_URL, _PARAMETER):
+        hidden = pattern.sub(lambda match: match[1] + MASK, hidden)
+    return hidden

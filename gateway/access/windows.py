@@ -56,17 +56,21 @@ class Window:
             if excess <= 0:
                 break
             excess -= charge.amount
-            wait_s = charge.at + LENGTH_S - now
             if excess <= 0:
-                return wait_s
+                return _left(charge, now)
         return 0.0
 
     def empty_in(self, now: float) -> float:
         """In how many seconds nothing counts any longer."""
         self.move(now)
-        return self._charges[-1].at + LENGTH_S - now if self._charges else 0.0
+        return _left(self._charges[-1], now) if self._charges else 0.0
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing counts. Call ``move`` before."""
         return not self._charges
+
+
+def _left(charge: Charge, now: float) -> float:
+    """For how many seconds it counts still. Floats may make a little more of a minute than it has."""
+    return min(LENGTH_S, charge.at + LENGTH_S - now)

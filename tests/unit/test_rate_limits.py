@@ -98,6 +98,15 @@ def test_a_call_that_one_of_its_limits_refuses_is_not_counted_by_the_others(limi
     assert limits.admit([requests(3)], 1).headers()["x-ratelimit-remaining-requests"] == "2"
 
 
+def test_nobody_is_told_to_wait_for_longer_than_a_minute(limits, hand) -> None:
+    hand.now = 16.9  # and 60 is 76.9, which is further from it than 60 as floats go
+    bound = [requests(1)]
+    admission = limits.admit(bound, 1)
+
+    assert refusal(limits, bound).headers["Retry-After"] == "60"
+    assert admission.headers()["x-ratelimit-reset-requests"] == "60s"
+
+
 def test_two_keys_of_a_user_share_the_users_limit_and_not_their_own(limits) -> None:
     user = requests(3, "user:ann")
     for holder in ("key:a", "key:b", "key:a"):

@@ -200,6 +200,13 @@ def test_the_effective_settings_show_the_store_without_its_password(write) -> No
     assert "s3cret" not in hidden and "app:" in hidden and "@db.example/gateway" in hidden
 
 
+@pytest.mark.parametrize("password", ["s3 s3cret", "s3;s3cret", "'s3' s3cret", "s3\ns3cret"])
+def test_a_password_among_the_parameters_of_a_url_is_masked_whatever_it_holds(password: str) -> None:
+    hidden = masked(f"postgresql://db.example/gateway?password={password}&application_name=x")
+
+    assert "s3" not in hidden and hidden.endswith("&application_name=x")
+
+
 @pytest.mark.parametrize(
     "url",
     [
