@@ -103,14 +103,13 @@ class ReservingBudgets:
         if order.spender is None or order.spender.budget_id is None:
             return Hold()
         claim = self._claim(order, order.spender)
-        hold = Hold(claim=claim, settlements=self._settlements)
         try:
             verdict = await self._store.reserve(claim)
         except BaseException:  # whether it is held now is not known, so it is let go
-            hold.settle(None)
+            self._settlements.let_go(claim)
             raise
         if verdict == "held":
-            return hold
+            return Hold(claim=claim, settlements=self._settlements)
         self._on_refused()
         code, message = REFUSALS[verdict]
         return Hold(Forbidden(message, code))

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from random import Random
 
-from backends import Settlement, Store, StoreUnavailable, to_millisecond
+from backends import Claim, Settlement, Store, StoreUnavailable, to_millisecond
 
 log = logging.getLogger("gateway.money")
 
@@ -25,6 +25,8 @@ CAP_STOPPING_S = 0.1
 """The longest pauses between two tries, while running and while stopping."""
 MAX_SWEEP_S = 30.0
 IDS_IN_LINE = 200
+MAX_UNSURE = 10_000
+"""With so many waiting, no claim is taken that may not be held at all: it expires by itself."""
 
 
 class Settlements:
@@ -54,6 +56,12 @@ class Settlements:
         self._changed.set()
         if self._is_over:
             self.name_the_rest()
+
+    def let_go(self, claim: Claim) -> None:
+        """Take over a claim of which nobody knows whether it is held. Callers who are refused for a store
+        that is down ask again and again, so only some are kept. Never raises, never waits."""
+        if len(self._waiting) < MAX_UNSURE:
+            self.put(Settlement(claim=claim, cost_nano=0))
 
     def start(self) -> None:
         """Begin to settle and to sweep."""

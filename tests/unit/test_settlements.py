@@ -181,6 +181,24 @@ async def test_what_comes_after_the_stop_is_named_too(
     assert (line.message, line.ids) == ("settlements_left", [str(claim.id)])  # type: ignore[attr-defined]
 
 
+async def test_claims_that_may_not_be_held_are_not_gathered_without_end(
+    store: Shaky, settlements: Settlements, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_UNSURE", 3)
+    store.is_down = True
+    claims = [await store.held() for _ in range(5)]
+
+    for claim in claims[:4]:
+        settlements.let_go(claim)
+    settlements.put(Settlement(claim=claims[4], cost_nano=7))
+
+    assert len(settlements) == 4, "what a call cost is always taken"
+    store.is_down = False
+    await soon(settlements.settled())
+    user = await store.user()
+    assert (user.spent_nano, user.reserved_nano) == (7, 10)
+
+
 async def test_a_bug_in_the_store_costs_no_settlement(
     store: Shaky, settlements: Settlements, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
