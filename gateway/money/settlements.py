@@ -44,6 +44,7 @@ class Settlements:
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._failures = 0
+        self._most = BATCH
         self._is_over = False
 
     def __len__(self) -> int:
@@ -103,8 +104,9 @@ class Settlements:
             await self._changed.wait()
             self._changed.clear()
             while self._waiting:
-                await self._settle(list(islice(self._waiting, BATCH)))
+                await self._settle(list(islice(self._waiting, self._most)))
                 await self._pause()
+            self._most = BATCH
             self._idle.set()
 
     async def _settle(self, batch: list[Settlement]) -> None:
@@ -115,10 +117,18 @@ class Settlements:
             self._fail(error.code)
         except Exception as error:  # a bug of ours or of the store's: money is not forgotten for it
             self._fail("bug", error)
+            self._step_aside(batch)
         else:
             self._failures = 0
             for _ in batch:
                 self._waiting.popleft()
+
+    def _step_aside(self, batch: list[Settlement]) -> None:
+        """One of ``batch`` may be what the store stumbles over: from now on each is asked for alone, and who
+        fails alone lets the others pass."""
+        if len(batch) == 1:
+            self._waiting.rotate(-1)
+        self._most = 1
 
     def _fail(self, code: str, bug: Exception | None = None) -> None:
         self._failures += 1
