@@ -102,12 +102,17 @@ def _name(body: CallBody, key: str) -> str | None:
 
 
 def _count(body: CallBody, *keys: str) -> int | None:
-    """The first of ``keys`` that is a number of something. What it is else is for the provider to refuse."""
-    for key in keys:
-        value = body.get(key)
-        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-            return min(value, MAX_COUNT)
-    return None
+    """The largest number of something under ``keys``: providers differ in which of them they heed. What a
+    value is else is for the provider to refuse."""
+    counts = [each for each in map(body.get, keys) if _is_count(each)]
+    return min(int(max(counts)), MAX_COUNT) if counts else None
+
+
+def _is_count(value: object) -> bool:
+    """Whether it is a whole number; for some providers 8.0 is one."""
+    if isinstance(value, float):
+        return value.is_integer() and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _check_messages(body: CallBody) -> None:

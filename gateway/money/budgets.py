@@ -6,6 +6,7 @@ settled exactly once, whatever becomes of the call. No connection is held while 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -106,14 +107,16 @@ class ReservingBudgets:
         if order.spender is None or order.spender.budget_id is None:
             return Hold()
         claim = self._claim(order, order.spender)
-        hold = Hold(claim=claim, settlements=self._settlements)
+        asking = asyncio.ensure_future(self._store.reserve(claim))
         try:
-            verdict = await self._store.reserve(claim)
+            verdict = await asyncio.shield(asking)
         except BaseException:  # whether it is held now is not known, so it is let go
-            hold.settle(None)
+            self._settlements.let_go(claim)
+            if not asking.done():  # it may be held only then, as no store can take a question back
+                asking.add_done_callback(lambda _: self._settlements.let_go(claim))
             raise
         if verdict == "held":
-            return hold
+            return Hold(claim=claim, settlements=self._settlements)
         self._on_refused()
         code, message = REFUSALS[verdict]
         return Hold(Forbidden(message.format(usd=usd(claim.amount_nano)), code))

@@ -25,6 +25,8 @@ from .default_prices import DefaultPrices, no_prices
 log = logging.getLogger("gateway.money")
 
 PAGE_ENTRIES = 1000
+END_S = 0.25
+"""How long a driver may take to heed being cancelled."""
 RETRY_S = 0.5
 """So soon the first reading is tried again: until then no call is served."""
 
@@ -63,7 +65,7 @@ class PriceBook:
             yield
         finally:
             task.cancel()  # it only reads
-            await asyncio.wait({task})
+            await asyncio.wait({task}, timeout=END_S)
 
     def price_at(self, name: str, at: datetime) -> Price | None:
         """What ``provider:model`` costs in a call that began at ``at``, or None. Asks nobody."""

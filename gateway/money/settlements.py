@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from random import Random
 
-from backends import Settlement, Store, StoreUnavailable, to_millisecond
+from backends import Claim, Settlement, Store, StoreUnavailable, to_millisecond
 
 log = logging.getLogger("gateway.money")
 
@@ -25,6 +25,8 @@ CAP_STOPPING_S = 0.1
 """The longest pauses between two tries, while running and while stopping."""
 MAX_SWEEP_S = 30.0
 IDS_IN_LINE = 200
+MAX_UNSURE = 10_000
+"""With so many waiting, no claim is taken that may not be held at all: it expires by itself."""
 
 
 class Settlements:
@@ -42,6 +44,7 @@ class Settlements:
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._failures = 0
+        self._most = BATCH
         self._is_over = False
 
     def __len__(self) -> int:
@@ -54,6 +57,12 @@ class Settlements:
         self._changed.set()
         if self._is_over:
             self.name_the_rest()
+
+    def let_go(self, claim: Claim) -> None:
+        """Take over a claim of which nobody knows whether it is held. Callers who are refused for a store
+        that is down ask again and again, so only some are kept. Never raises, never waits."""
+        if len(self._waiting) < MAX_UNSURE:
+            self.put(Settlement(claim=claim, cost_nano=0))
 
     def start(self) -> None:
         """Begin to settle and to sweep."""
@@ -95,8 +104,9 @@ class Settlements:
             await self._changed.wait()
             self._changed.clear()
             while self._waiting:
-                await self._settle(list(islice(self._waiting, BATCH)))
+                await self._settle(list(islice(self._waiting, self._most)))
                 await self._pause()
+            self._most = BATCH
             self._idle.set()
 
     async def _settle(self, batch: list[Settlement]) -> None:
@@ -107,10 +117,18 @@ class Settlements:
             self._fail(error.code)
         except Exception as error:  # a bug of ours or of the store's: money is not forgotten for it
             self._fail("bug", error)
+            self._step_aside(batch)
         else:
             self._failures = 0
             for _ in batch:
                 self._waiting.popleft()
+
+    def _step_aside(self, batch: list[Settlement]) -> None:
+        """One of ``batch`` may be what the store stumbles over: from now on each is asked for alone, and who
+        fails alone lets the others pass."""
+        if len(batch) == 1:
+            self._waiting.rotate(-1)
+        self._most = 1
 
     def _fail(self, code: str, bug: Exception | None = None) -> None:
         self._failures += 1

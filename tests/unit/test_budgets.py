@@ -23,6 +23,7 @@ from gateway.pricing import Price
 NOW = datetime.now(UTC)
 PRICE = Price(Decimal("0.15"), Decimal("0.60"))
 LIMIT_NANO = 10_000_000
+LONG_S = 20.0
 COUNTS = st.integers(0, 10**7)
 PRICES = st.decimals(0, 10**6, allow_nan=False, places=12)
 
@@ -241,6 +242,47 @@ async def test_what_may_be_held_though_nobody_heard_is_let_go(
         await budgets.hold(order(await user(store)))
 
     assert settlements.all == [Settlement(claim=store.claims[0], cost_nano=0)]
+
+
+async def test_what_is_held_after_its_call_was_cancelled_is_let_go(
+    store: Recording, budgets: ReservingBudgets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settlements = Settlements(store, 900)
+    monkeypatch.setattr(budgets, "_settlements", settlements)
+    let_go, let_go_again = settlements.let_go, asyncio.Event()
+
+    def note(claim: Claim) -> None:
+        let_go(claim)
+        if under_way[0].done():
+            let_go_again.set()
+
+    monkeypatch.setattr(settlements, "let_go", note)
+    reserve, asked, go = store.reserve, asyncio.Event(), asyncio.Event()
+    under_way: list[asyncio.Future[Verdict]] = []
+
+    async def in_the_server(claim: Claim) -> Verdict:
+        asked.set()
+        await go.wait()
+        return await reserve(claim)
+
+    async def slow(claim: Claim) -> Verdict:  # a server does not notice that nobody waits any more
+        under_way.append(asyncio.ensure_future(in_the_server(claim)))
+        return await asyncio.shield(under_way[0])
+
+    monkeypatch.setattr(store, "reserve", slow)
+    settlements.start()
+    holding = asyncio.ensure_future(budgets.hold(order(await user(store))))
+    await asked.wait()
+    holding.cancel()
+    await asyncio.wait({holding})
+    await settlements.settled()
+
+    go.set()
+    await asyncio.wait(under_way)
+    assert (await user(store)).reserved_nano > 0
+    await let_go_again.wait()
+    await settlements.stop(LONG_S)
+    assert (await user(store)).reserved_nano == 0
 
 
 async def test_disabled_budgets_hold_nothing(store: Recording) -> None:

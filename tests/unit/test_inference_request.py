@@ -20,7 +20,9 @@ def chat(**members: Any) -> InferenceRequest:
     [
         ({}, None, 1, 1010),
         ({"max_tokens": 50}, 50, 1, 60),
-        ({"max_completion_tokens": 5, "max_tokens": 50}, 5, 1, 15),
+        ({"max_completion_tokens": 5, "max_tokens": 50}, 50, 1, 60),
+        ({"max_completion_tokens": 50, "max_tokens": 5}, 50, 1, 60),
+        ({"max_tokens": 50.0, "n": 2.0}, 50, 2, 110),
         ({"max_completion_tokens": None, "max_tokens": 50}, 50, 1, 60),
         ({"max_tokens": 0}, 0, 1, 10),
         ({"max_tokens": 50, "n": 3}, 50, 3, 160),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -227,3 +228,26 @@ async def test_a_default_price_is_the_last_resort(store: Listed, book: Make) -> 
     assert input_price(prices, T0, "openai:other") == 9
     assert input_price(prices, T0, "openai:stored") == 9
     assert input_price(prices, hours(1), "openai:stored") == 2
+
+
+async def test_a_driver_that_does_not_heed_a_cancel_does_not_hold_up_the_end(
+    store: Listed, book: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "END_S", 0.01)
+    gate, entered = asyncio.Event(), asyncio.Event()
+
+    async def deaf(*question: Any, **more: Any) -> Sequence[Any]:
+        entered.set()
+        while not gate.is_set():
+            with suppress(asyncio.CancelledError):
+                await gate.wait()
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(store, "list", deaf)
+
+    async def opened_and_closed() -> None:
+        async with book().fresh():
+            await entered.wait()
+
+    await soon(opened_and_closed())
+    gate.set()

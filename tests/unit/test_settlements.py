@@ -181,6 +181,24 @@ async def test_what_comes_after_the_stop_is_named_too(
     assert (line.message, line.ids) == ("settlements_left", [str(claim.id)])  # type: ignore[attr-defined]
 
 
+async def test_claims_that_may_not_be_held_are_not_gathered_without_end(
+    store: Shaky, settlements: Settlements, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_UNSURE", 3)
+    store.is_down = True
+    claims = [await store.held() for _ in range(5)]
+
+    for claim in claims[:4]:
+        settlements.let_go(claim)
+    settlements.put(Settlement(claim=claims[4], cost_nano=7))
+
+    assert len(settlements) == 4, "what a call cost is always taken"
+    store.is_down = False
+    await soon(settlements.settled())
+    user = await store.user()
+    assert (user.spent_nano, user.reserved_nano) == (7, 10)
+
+
 async def test_a_bug_in_the_store_costs_no_settlement(
     store: Shaky, settlements: Settlements, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -198,6 +216,30 @@ async def test_a_bug_in_the_store_costs_no_settlement(
 
     assert (await store.user()).spent_nano == 7
     assert caplog.records[0].levelno == logging.WARNING and caplog.records[0].exc_info
+
+
+async def test_a_settlement_that_the_store_stumbles_over_holds_up_no_other(
+    store: Shaky, settlements: Settlements, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claims = [await store.held() for _ in range(5)]
+    settle, all_others = store.settle, asyncio.Event()
+
+    async def stumble(batch: Sequence[Settlement]) -> None:
+        if any(each.claim == claims[1] for each in batch):
+            raise ZeroDivisionError
+        await settle(batch)
+        if (await store.user()).spent_nano == 4:
+            all_others.set()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "settle", stumble)
+        for claim in claims:
+            settlements.put(Settlement(claim=claim, cost_nano=1))
+        await soon(all_others.wait())
+    await soon(settlements.settled())
+
+    user = await store.user()
+    assert (user.spent_nano, user.reserved_nano) == (5, 0)
 
 
 async def test_claims_that_expired_are_swept(store: Shaky, monkeypatch: pytest.MonkeyPatch) -> None:
