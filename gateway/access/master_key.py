@@ -65,4 +65,10 @@ class MasterKey:
                 await asyncio.sleep(ASK_AGAIN_S)
                 continue
             if self._hash == hash_of(secret):
-                self._announce(secret)
+                self._show(secret)
+
+    def _show(self, secret: str) -> None:
+        try:
+            self._announce(secret)
+        except (OSError, ValueError):  # stdout is closed or full
+            log.error("master_key_not_shown", extra={"remedy": "set master_key: that is the one then"})

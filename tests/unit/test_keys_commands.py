@@ -78,7 +78,7 @@ def test_every_member_can_be_given(told):
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--user-id", "nobody"], "--user-id: There is no such user.\n"),
+        (["--user-id", "nobody"], "--user-id: There is no such user; make it first with POST /v1/users.\n"),
         (["--expires-at", "tomorrow"], "--expires-at: expires_at is a time with its zone"),
         (["--rate-limit-rpm", "0"], "--rate-limit-rpm: "),
         (["--metadata", "{"], "--metadata: "),
@@ -113,7 +113,15 @@ def test_a_revoked_key_stays_in_the_list_and_is_not_turned(told, run):
     assert run("rotate", key["id"]) == (2, "", "This key is revoked; create another one.\n")
 
 
+def test_a_store_that_nobody_made_is_told_and_not_made(run, tmp_path):
+    for command in (("list",), ("revoke", "none"), ("rotate", "none")):
+        status, out, err = run(*command)
+        assert (status, out) == (2, "") and err.startswith("store: schema_missing: there is no file")
+    assert not (tmp_path / "data" / "gateway.db").exists()
+
+
 def test_a_key_that_is_not_there_is_told(run):
+    assert run("create")[0] == 0
     for command in ("revoke", "rotate"):
         assert run(command, "none") == (2, "", "There is no key with this id.\n")
 

@@ -81,3 +81,13 @@ async def test_the_key_goes_to_stdout_and_never_to_the_log(store, capsys, caplog
     secret = out.out.split()[-1]
     assert master.has_hash(hash_of(secret)) and out.out.count("tg-") == 1
     assert not out.err and secret not in caplog.text
+
+
+async def test_a_key_that_nobody_could_read_is_told_with_what_to_do(store, caplog) -> None:
+    def closed(secret):
+        raise ValueError("I/O operation on closed file")
+
+    await MasterKey(None, store, closed).settle()
+
+    [line] = [each for each in caplog.records if each.msg == "master_key_not_shown"]
+    assert "master_key" in line.remedy and "tg-" not in str(vars(line))
