@@ -14,6 +14,9 @@ PORT = 8000
 LOCAL_KEY = "tg-local-key-for-trying-out"
 """Opens nothing but a fake provider on this machine; GATEWAY_MASTER_KEY names another one."""
 
+PASSED_ON = ("BUDGET_STRATEGY",)
+"""Of the caller's variables, those that the gateway is to have: for trying budgets."""
+
 GREETING = """
 Tallygate is listening on {url} (log: {log}). Ctrl-C stops it. Try:
 
@@ -29,11 +32,15 @@ and then see its row:
 async def serve() -> int:
     """Gives the gateway's exit status. Each Ctrl-C or SIGTERM reaches the gateway as a SIGTERM."""
     own_key = os.environ.get("GATEWAY_MASTER_KEY")
+    variables = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     master_key = own_key or LOCAL_KEY
     print("Starting a fake provider and the gateway ...", flush=True)
     async with (
         provider(FOLDER) as provider_url,
-        gateway(FOLDER, provider_url=provider_url, master_key=master_key, port=PORT) as (running, url),
+        gateway(FOLDER, provider_url=provider_url, master_key=master_key, port=PORT, variables=variables) as (
+            running,
+            url,
+        ),
     ):
         shown_key = "$GATEWAY_MASTER_KEY" if own_key else LOCAL_KEY
         print(GREETING.format(url=url, key=shown_key, log=FOLDER / "gateway.log"), flush=True)
