@@ -17,6 +17,8 @@ import asyncio
 from contextlib import suppress
 from typing import Self
 
+from .listener import Listener
+
 _HEAD_BYTES = 16
 _MSG = 2013
 _MORE_TO_COME = 1 << 1
@@ -33,22 +35,19 @@ class OneAtATime:
         self._serving: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        self._listener = await asyncio.start_server(self._serve, "127.0.0.1")
-        self.port = self._listener.sockets[0].getsockname()[1]
+        self._listener = Listener(self._serve, self._serving)
+        self.port = self._listener.port
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         self._listener.close()
+        await asyncio.sleep(0)  # a task that is cancelled before its first step would close nothing
         for task in self._serving:
             task.cancel()
         if self._serving:
             await asyncio.wait(self._serving)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task
-        self._serving.add(task)
-        task.add_done_callback(self._serving.discard)
         ends = [writer]
         try:
             with suppress(OSError, asyncio.IncompleteReadError):

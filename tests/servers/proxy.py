@@ -14,6 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Self
 
+from .listener import Listener
+
 _CHUNK_BYTES = 64 * 1024
 _SLICE_S = 0.01
 """A throttled wire passes what it may pass in this time, then pauses for as long."""
@@ -65,10 +67,10 @@ class Proxy:
         self._fault = _Fault()
         self._links: set[_Link] = set()
         self._serving: set[asyncio.Task[None]] = set()
-        self._listener: asyncio.Server | None = None
+        self._listener: Listener | None = None
 
     async def __aenter__(self) -> Self:
-        await self._listen()
+        self._listen()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -124,13 +126,13 @@ class Proxy:
         """No more faults. Connections that a fault left open are passed on, less what it swallowed."""
         self._fault = _Fault()
         if self._listener is None:
-            await self._listen()
+            self._listen()
 
     # --- connections
 
-    async def _listen(self) -> None:
-        self._listener = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
-        self.port = self._listener.sockets[0].getsockname()[1]
+    def _listen(self) -> None:
+        self._listener = Listener(self._serve, self._serving, self.port)
+        self.port = self._listener.port
 
     def _stop_listening(self) -> None:
         listener, self._listener = self._listener, None
@@ -142,10 +144,6 @@ class Proxy:
             link.reset()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task
-        self._serving.add(task)
-        task.add_done_callback(self._serving.discard)
         link = _Link([writer], is_asked=not self._fault.drop_request)
         self._links.add(link)
         try:
