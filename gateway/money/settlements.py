@@ -120,7 +120,12 @@ class Settlements:
             self._step_aside(batch)
         else:
             self._failures = 0
-            for _ in batch:
+            self._forget(batch)
+
+    def _forget(self, batch: list[Settlement]) -> None:
+        """They are settled, and first in the queue, unless the rest was named and forgotten meanwhile."""
+        for each in batch:
+            if self._waiting and self._waiting[0] is each:
                 self._waiting.popleft()
 
     def _step_aside(self, batch: list[Settlement]) -> None:

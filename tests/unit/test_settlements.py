@@ -169,6 +169,22 @@ async def test_a_settling_under_way_is_cut_only_at_the_deadline(
     assert (await store.user()).spent_nano == 0
 
 
+async def test_a_settling_that_ends_after_the_rest_was_named_does_no_harm(
+    store: Shaky, settlements: Settlements
+) -> None:
+    store.gate.clear()
+    settlements.put(Settlement(claim=await store.held(), cost_nano=7))
+    await soon(store.entered.wait())
+    settlements.name_the_rest()
+    store.gate.set()
+
+    settlements.put(Settlement(claim=await store.held(), cost_nano=5))
+    await soon(settlements.settled())
+
+    user = await store.user()
+    assert (user.spent_nano, user.reserved_nano) == (12, 0)
+
+
 async def test_what_comes_after_the_stop_is_named_too(
     store: Shaky, settlements: Settlements, caplog: pytest.LogCaptureFixture
 ) -> None:
