@@ -44,7 +44,7 @@ BAD = [
     ("spool: {path: .}", 1, "spool.path", "names no folder of its own"),
     ("spool: {path: /}", 1, "spool.path", "names no folder of its own"),
     ("spool: {path: ..}", 1, "spool.path", "names no folder of its own"),
-    ("models: {}", 1, "models", "not a known key"),
+    ("guardrails: {}", 1, "guardrails", "not a known key"),
     (
         "streams:\n  max_pumps: 1\n  keepalive_s: 15",
         3,
