@@ -125,8 +125,10 @@ def _refusal(status: int, text: str, retry_after: str | None) -> ProviderError:
     if status in REJECTION_CODES:
         return ProviderRejected(status, f"The provider refused the call ({status}).", retry_after, said=text)
     if status in (401, 403):  # what it says of our own credentials is the operator's business
-        return ProviderFailed(f"The provider refused the gateway's credentials ({status}).", retry_after)
-    return ProviderFailed(f"The provider failed ({status}).", retry_after, said=text)
+        summary = f"The provider refused the gateway's credentials ({status})."
+        return ProviderFailed(summary, retry_after, provider_status=status)
+    summary = f"The provider failed ({status})."
+    return ProviderFailed(summary, retry_after, said=text, provider_status=status)
 
 
 def _object_in(body: bytes) -> dict[str, Any]:
