@@ -63,7 +63,7 @@ class Call:
     text are counted until the provider gives counts of its own. ``is_handed_over``: its handler has left it
     to somebody who will finish it. ``on_finish`` is called with the row once it is put, whatever ended the
     call; an error there is logged and costs nobody anything. ``row_id`` is what a place is to be taken under;
-    ``images`` are those that were made: none, as no endpoint makes any yet."""
+    ``images`` are those that were made."""
 
     facts: Facts
     place: Place | None
@@ -108,15 +108,16 @@ class Call:
             self.ttft_s = time.monotonic() - self.began
         if event.usage is not None:
             self.usage = event.usage if self.usage is None else self.usage.updated(event.usage)
-        elif self.usage is None:
+        elif self.usage is None and event.has_text:
             self.characters += text_characters(event.raw)
+        self.images += event.images
         self.is_whole = event.is_done
         return event.is_done
 
     def see_answer(self, answer: Answer) -> None:
         """Learn from the provider's plain answer."""
-        self.usage, self.is_whole = answer.usage, True
-        if answer.usage is None:
+        self.usage, self.is_whole, self.images = answer.usage, True, answer.images
+        if answer.usage is None and answer.has_text:
             self.characters = text_characters(answer.body)
 
     def intent(self) -> UsageRecord:

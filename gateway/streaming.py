@@ -22,13 +22,14 @@ from .answers import (
     SHUTTING_DOWN,
     USAGE_ID,
     cancelled_ending,
-    error_event,
-    provider_body,
+    provider_problem,
 )
 from .calls import Call
 from .departure import Departure, has_left
 from .endings import BUG, CLIENT_LEFT, COMPLETE, Ending, provider_ending
-from .providers.base import Event, EventStream, Provider
+from .errors import GatewayError
+from .formats import Format
+from .providers.base import Event, EventStream, Payload, Provider
 from .providers.errors import ProviderError, ProviderFailed
 from .pumps import Pumps
 
@@ -41,17 +42,20 @@ LAST_WORD_S = 0.5
 
 @dataclass(slots=True)
 class Relay:
-    """One stream on its way. ``shows_usage``: the client asked for the usage chunk itself."""
+    """One stream on its way. ``shows_usage``: the client asked for the usage chunk itself. ``passed_on``: the
+    event that it had last."""
 
     request: web.Request
     call: Call
     pumps: Pumps
+    format: Format
     shows_usage: bool
+    passed_on: bytes = b""
     last_event: bytes = b""
     """With what the stream ends, once that is known; ``is_over`` once the connection has it."""
     is_over: bool = False
 
-    async def run(self, provider: Provider, body: bytes) -> web.StreamResponse:
+    async def run(self, provider: Provider, payload: Payload) -> web.StreamResponse:
         """Raises ``ProviderError`` if the provider fails before its stream begins: then the client has had
         nothing yet. Cancelled in mid-stream, it says goodbye and leaves the call finished (``shutdown``)."""
         response = web.StreamResponse(headers=self._head())
@@ -60,7 +64,7 @@ class Relay:
             stream: EventStream | None = None
             try:
                 async with departure:
-                    stream = await self._open(provider, body, resources)
+                    stream = await self._open(provider, payload, resources)
                     departure.patience_s = 0.0
                     await response.prepare(self.request)
                     self.call.status_sent = response.status
@@ -76,11 +80,11 @@ class Relay:
     def _head(self) -> dict[str, str]:
         return HEAD if self.call.usage_id is None else {**HEAD, USAGE_ID: str(self.call.usage_id)}
 
-    async def _open(self, provider: Provider, body: bytes, resources: AsyncExitStack) -> EventStream:
+    async def _open(self, provider: Provider, payload: Payload, resources: AsyncExitStack) -> EventStream:
         facts = self.call.facts
         with self.call.waiting():
             return await resources.enter_async_context(
-                provider.stream(facts.endpoint, body, facts.request_id)
+                provider.stream(facts.endpoint, payload, facts.request_id)
             )
 
     def _hand_over(
@@ -95,21 +99,30 @@ class Relay:
     async def _relay(self, stream: EventStream, response: web.StreamResponse) -> None:
         try:
             while (event := await self._next(stream)) is not None:
-                if self.call.see(event):
-                    return await self._end(response, COMPLETE, event.raw)
+                is_last = self.call.see(event)
                 if event.is_error:
-                    raise ProviderFailed(
-                        "The provider's stream ended with an error.", said=event.error_message
-                    )
+                    return await self._failed(response, event)
+                if is_last:
+                    return await self._end(response, COMPLETE, event.raw)
                 if self.shows_usage or not event.is_usage_only:
+                    self.passed_on = event.raw
                     await response.write(event.raw)
         except ProviderError as error:
-            await self._end(response, provider_ending(error), error_event(provider_body(error)))
+            await self._end(response, provider_ending(error), self._error_event(provider_problem(error)))
         except (ConnectionError, asyncio.CancelledError):
             raise
         except Exception:
             log.exception("call_failed", extra={"request_id": self.call.facts.request_id})
-            await self._end(response, BUG, error_event(INTERNAL_ERROR))
+            await self._end(response, BUG, self._error_event(INTERNAL_ERROR))
+
+    async def _failed(self, response: web.StreamResponse, event: Event) -> None:
+        """The provider gave up. The format's own last event says so better than any other."""
+        error = ProviderFailed("The provider's stream ended with an error.", said=event.error_message)
+        told = event.raw if event.is_done else self._error_event(provider_problem(error))
+        await self._end(response, provider_ending(error), told)
+
+    def _error_event(self, problem: GatewayError) -> bytes:
+        return self.format.error_event(problem, self.passed_on)
 
     async def _next(self, stream: EventStream) -> Event | None:
         began = time.monotonic()
@@ -129,7 +142,7 @@ class Relay:
         try:
             await self.call.durable()
         except NotDurable:
-            self.last_event = error_event(NOT_DURABLE)
+            self.last_event = self._error_event(NOT_DURABLE)
         if not self.is_over:
             self.is_over = True
             await response.write(self.last_event)
@@ -138,7 +151,7 @@ class Relay:
     async def _say_goodbye(self, response: web.StreamResponse) -> None:
         """The gateway stops: end the call, and give the client its last word, whatever that is by now."""
         self.call.finish(cancelled_ending(self.request))
-        self.last_event = self.last_event or error_event(SHUTTING_DOWN)
+        self.last_event = self.last_event or self._error_event(SHUTTING_DOWN)
         with suppress(ConnectionError, TimeoutError):  # the row is put; the client only misses the reason
             async with asyncio.timeout(LAST_WORD_S):
                 await self._write_last(response)

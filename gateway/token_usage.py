@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 _MAX_COUNT = 2**63 - 1
 """The largest integer that every sink's column holds."""
@@ -35,19 +36,34 @@ class TokenUsage:
         )
 
 
+class CountNames(NamedTuple):
+    """How the members of a ``usage`` object are called."""
+
+    prompt: str
+    completion: str
+    prompt_details: str
+    completion_details: str
+
+
+OPENAI = CountNames(
+    "prompt_tokens", "completion_tokens", "prompt_tokens_details", "completion_tokens_details"
+)
+INPUT_OUTPUT = CountNames("input_tokens", "output_tokens", "input_tokens_details", "output_tokens_details")
+"""Of OpenAI's newer endpoints."""
+
 _NOTHING = TokenUsage()
 
 
-def read_usage(usage: object) -> TokenUsage | None:
-    """The counts in an OpenAI ``usage`` object; None when there is no usable count in it."""
+def read_usage(usage: object, names: CountNames = OPENAI) -> TokenUsage | None:
+    """The counts in a ``usage`` object; None when there is no usable count in it."""
     if not isinstance(usage, Mapping):
         return None
     counts = TokenUsage(
-        prompt_tokens=_count(usage, "prompt_tokens"),
-        completion_tokens=_count(usage, "completion_tokens"),
-        total_tokens=_count(usage, "total_tokens"),
-        cached_tokens=_count(usage.get("prompt_tokens_details"), "cached_tokens"),
-        reasoning_tokens=_count(usage.get("completion_tokens_details"), "reasoning_tokens"),
+        prompt_tokens=count_in(usage, names.prompt),
+        completion_tokens=count_in(usage, names.completion),
+        total_tokens=count_in(usage, "total_tokens"),
+        cached_tokens=count_in(usage.get(names.prompt_details), "cached_tokens"),
+        reasoning_tokens=count_in(usage.get(names.completion_details), "reasoning_tokens"),
     )
     return None if counts == _NOTHING else counts
 
@@ -56,7 +72,8 @@ def _last(earlier: int | None, later: int | None) -> int | None:
     return earlier if later is None else later
 
 
-def _count(holder: object, name: str) -> int | None:
+def count_in(holder: object, name: str) -> int | None:
+    """The count under ``name``, if it is one that fits every sink."""
     value = holder.get(name) if isinstance(holder, Mapping) else None
     if isinstance(value, bool) or not isinstance(value, int):
         return None

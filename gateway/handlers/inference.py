@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from dataclasses import replace
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from ..access import require_model
-from ..answers import INTERNAL_ERROR, SHUTTING_DOWN, cancelled_ending, is_stop, promised, provider_answer
+from ..answers import INTERNAL_ERROR, SHUTTING_DOWN, cancelled_ending, is_stop, promised, provider_problem
 from ..calls import Call
 from ..departure import has_left
 from ..endings import BUG, CLIENT_LEFT, COMPLETE, provider_ending, rejected_ending
-from ..errors import GatewayError, InternalError, UnsupportedMediaType
-from ..inference_request import InferenceRequest, parse_chat, parse_embeddings
+from ..errors import GatewayError, InternalError
+from ..formats import Format
+from ..inference_request import InferenceRequest
 from ..keys import ACCESS, CALLS, PRINCIPAL, PROVIDERS, PUMPS
 from ..middlewares import HAS_ROW, error_response
-from ..providers.base import Provider
+from ..providers.base import Payload, Provider
 from ..providers.errors import ProviderError
 from ..routing import resolve
 from ..streaming import Relay
@@ -27,25 +28,23 @@ from .beginning import begin
 log = logging.getLogger("gateway.calls")
 
 
-async def chat_completions(request: web.Request) -> web.StreamResponse:
-    """``POST /v1/chat/completions``."""
-    return await _infer(request, parse_chat)
+def calls_in(format: Format) -> Handler:
+    """The handler of the endpoint that speaks ``format``."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        return await _infer(request, format)
+
+    return handle
 
 
-async def embeddings(request: web.Request) -> web.StreamResponse:
-    """``POST /v1/embeddings``."""
-    return await _infer(request, parse_embeddings)
-
-
-async def _infer(request: web.Request, parse: Callable[[bytes], InferenceRequest]) -> web.StreamResponse:
-    if request.content_type != "application/json":
-        raise UnsupportedMediaType("The body is JSON: send content-type: application/json.")
-    asked = parse(await request.read())
+async def _infer(request: web.Request, format: Format) -> web.StreamResponse:
+    format.check_type(request.content_type)
+    asked = format.parse(await request.read(), request.headers)
     providers = request.app[PROVIDERS]
     route = resolve(asked.model, providers)
     spender = await request.app[ACCESS].spender(request[PRINCIPAL], asked.user)
     require_model(request[PRINCIPAL], route)
-    body = asked.upstream_body(route.model)
+    payload = asked.upstream_body(route.model)
     request.app[CALLS].track()
     call, refusal = await begin(request, asked, route, spender)
     # From here on there is exactly one row: nothing that can fail stands between the place and the try.
@@ -53,13 +52,13 @@ async def _infer(request: web.Request, parse: Callable[[bytes], InferenceRequest
     try:
         if refusal is not None:
             return await _refused(request, call, refusal)
-        return await _answer(request, call, asked, providers[route.provider], body)
+        return await _answer(request, call, asked, format, providers[route.provider], payload)
     except asyncio.CancelledError:
         has_answer = call.is_finished
         call.finish(cancelled_ending(request))
         if has_answer or not is_stop(request):
             raise
-        return await promised(request, call, web.json_response(SHUTTING_DOWN, status=503))
+        return await promised(request, call, error_response(request, SHUTTING_DOWN))
     finally:
         if not call.is_handed_over:
             call.finish(BUG)
@@ -68,32 +67,41 @@ async def _infer(request: web.Request, parse: Callable[[bytes], InferenceRequest
 async def _refused(request: web.Request, call: Call, refusal: GatewayError) -> web.StreamResponse:
     ending = rejected_ending(refusal)
     call.finish(ending.unheard() if has_left(request) else ending)
-    return await promised(request, call, error_response(refusal))
+    return await promised(request, call, error_response(request, refusal))
 
 
 async def _answer(
-    request: web.Request, call: Call, asked: InferenceRequest, provider: Provider, body: bytes
+    request: web.Request,
+    call: Call,
+    asked: InferenceRequest,
+    format: Format,
+    provider: Provider,
+    payload: Payload,
 ) -> web.StreamResponse:
     """The answer to ``call``, good or bad; leaves it finished, or with the pumps."""
     try:
-        if asked.stream:
-            return await Relay(request, call, request.app[PUMPS], asked.shows_usage).run(provider, body)
-        return await _plain_answer(request, call, provider, body)
+        if asked.is_relayed:
+            relay = Relay(request, call, request.app[PUMPS], format, asked.shows_usage)
+            return await relay.run(provider, payload)
+        return await _plain_answer(request, call, provider, payload)
     except ProviderError as error:
         call.finish(CLIENT_LEFT if has_left(request) else provider_ending(error))
-        return await promised(request, call, provider_answer(error))
+        return await promised(request, call, error_response(request, provider_problem(error)))
     except Exception as error:
         log.exception("call_failed", extra={"request_id": call.facts.request_id})
         call.finish(BUG)
         if call.status_sent:  # a second head cannot be sent: the stream is cut
             raise InternalError from error
-        return await promised(request, call, web.json_response(INTERNAL_ERROR, status=500))
+        return await promised(request, call, error_response(request, INTERNAL_ERROR))
 
 
-async def _plain_answer(request: web.Request, call: Call, provider: Provider, body: bytes) -> web.Response:
+async def _plain_answer(
+    request: web.Request, call: Call, provider: Provider, payload: Payload
+) -> web.Response:
     with call.waiting():
-        answer = await provider.send(call.facts.endpoint, body, call.facts.request_id)
+        answer = await provider.send(call.facts.endpoint, payload, call.facts.request_id)
     call.see_answer(answer)
     call.finish(CLIENT_LEFT if has_left(request) else replace(COMPLETE, status_code=answer.status))
-    response = web.Response(body=answer.body, status=answer.status, content_type="application/json")
+    headers = {"Content-Type": answer.content_type}
+    response = web.Response(body=answer.body, status=answer.status, headers=headers)
     return await promised(request, call, response)

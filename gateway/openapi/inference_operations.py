@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ..handlers import inference, models
+from ..formats import CHAT, EMBEDDINGS
+from ..handlers import models
+from ..handlers.inference import calls_in
 from .operation import JSON, Answer, Body, Operation, json_answer, reference
 
 _CALL_ERRORS = (400, 401, 402, 403, 404, 413, 415, 422, 429, 500, 502, 503, 504)
@@ -16,7 +18,7 @@ INFERENCE = (
     Operation(
         method="POST",
         path="/v1/chat/completions",
-        handler=inference.chat_completions,
+        handler=calls_in(CHAT),
         id="create_chat_completion",
         tag="Inference",
         summary="A chat completion, streamed or not",
@@ -35,7 +37,7 @@ INFERENCE = (
     Operation(
         method="POST",
         path="/v1/embeddings",
-        handler=inference.embeddings,
+        handler=calls_in(EMBEDDINGS),
         id="create_embeddings",
         tag="Inference",
         summary="Embeddings",

@@ -12,12 +12,13 @@ from contextlib import suppress
 
 import aiohttp
 
+from ..formats import Format
 from ..sse import EventTooLarge, SseParser
 from .base import Event
 from .errors import ProviderMalformed, ProviderStreamCut
-from .events import read_event
 from .transport import TRANSPORT_ERRORS, typed
 
+EVENTS = "text/event-stream; charset=utf-8"
 _LAST_BYTES_S = 0.25
 """What the end of the HTTP message may take behind the last event, for the connection to be kept."""
 
@@ -25,8 +26,11 @@ _LAST_BYTES_S = 0.25
 class SseStream:
     """See ``EventStream``. ``api_key`` is taken out of the texts of errors."""
 
-    def __init__(self, content: aiohttp.StreamReader, api_key: str) -> None:
+    content_type = EVENTS
+
+    def __init__(self, content: aiohttp.StreamReader, format: Format, api_key: str) -> None:
         self._content = content
+        self._format = format
         self._api_key = api_key
         self._parser = SseParser()
         self._ready: deque[Event] = deque()
@@ -62,11 +66,11 @@ class SseStream:
             events = self._parser.feed(chunk) if chunk else [self._last_event()]
         except EventTooLarge:
             raise ProviderMalformed("An event of the provider's stream is too large.") from None
-        self._ready.extend(read_event(event, self._api_key) for event in events)
+        self._ready.extend(self._format.read_event(event, self._api_key) for event in events)
 
     def _last_event(self) -> bytes:
-        """``[DONE]``, completed, when only its empty line is missing; half an answer is never passed on."""
+        """The last event, completed, when only its empty line is missing; half an answer is not passed on."""
         rest = self._parser.close()
-        if not read_event(rest, "").is_done:
+        if not self._format.read_event(rest, "").is_done:
             raise ProviderStreamCut("The provider's stream ended before its last event.")
         return rest.rstrip(b"\r\n") + b"\n\n"
