@@ -24,13 +24,14 @@ from .answers import (
     cancelled_ending,
     provider_problem,
 )
+from .attempting import Attempts, failure_in
 from .calls import Call
 from .departure import Departure, has_left
 from .endings import BUG, CLIENT_LEFT, COMPLETE, Ending, provider_ending
 from .errors import GatewayError
 from .formats import Format
-from .providers.base import Event, EventStream, Payload, Provider
-from .providers.errors import ProviderError, ProviderFailed
+from .providers.base import Event, EventStream
+from .providers.errors import ProviderError
 from .pumps import Pumps
 
 log = logging.getLogger("gateway.calls")
@@ -55,16 +56,16 @@ class Relay:
     """With what the stream ends, once that is known; ``is_over`` once the connection has it."""
     is_over: bool = False
 
-    async def run(self, provider: Provider, payload: Payload) -> web.StreamResponse:
-        """Raises ``ProviderError`` if the provider fails before its stream begins: then the client has had
-        nothing yet. Cancelled in mid-stream, it says goodbye and leaves the call finished (``shutdown``)."""
+    async def run(self, attempts: Attempts) -> web.StreamResponse:
+        """Raises ``ProviderError`` if no attempt leads to a stream: then the client has had nothing yet.
+        Cancelled in mid-stream, it says goodbye and leaves the call finished (``shutdown``)."""
         response = web.StreamResponse(headers=self._head())
         departure = Departure(self.request, self.pumps.patience_s)
         async with AsyncExitStack() as resources:
             stream: EventStream | None = None
             try:
                 async with departure:
-                    stream = await self._open(provider, payload, resources)
+                    stream = await attempts.open(resources)
                     departure.patience_s = 0.0
                     await response.prepare(self.request)
                     self.call.status_sent = response.status
@@ -79,13 +80,6 @@ class Relay:
 
     def _head(self) -> dict[str, str]:
         return HEAD if self.call.usage_id is None else {**HEAD, USAGE_ID: str(self.call.usage_id)}
-
-    async def _open(self, provider: Provider, payload: Payload, resources: AsyncExitStack) -> EventStream:
-        facts = self.call.facts
-        with self.call.waiting():
-            return await resources.enter_async_context(
-                provider.stream(facts.endpoint, payload, facts.request_id)
-            )
 
     def _hand_over(
         self, stream: EventStream | None, resources: AsyncExitStack, left_at: float | None
@@ -117,7 +111,7 @@ class Relay:
 
     async def _failed(self, response: web.StreamResponse, event: Event) -> None:
         """The provider gave up. The format's own last event says so better than any other."""
-        error = ProviderFailed("The provider's stream ended with an error.", said=event.error_message)
+        error = failure_in(event)
         told = event.raw if event.is_done else self._error_event(provider_problem(error))
         await self._end(response, provider_ending(error), told)
 

@@ -5,23 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import replace
+from functools import lru_cache
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from ..access import require_model
 from ..answers import INTERNAL_ERROR, SHUTTING_DOWN, cancelled_ending, is_stop, promised, provider_problem
+from ..attempting import Attempts
 from ..calls import Call
 from ..departure import has_left
 from ..endings import BUG, CLIENT_LEFT, COMPLETE, provider_ending, rejected_ending
 from ..errors import GatewayError, InternalError
 from ..formats import Format
 from ..inference_request import InferenceRequest
-from ..keys import ACCESS, CALLS, PRINCIPAL, PROVIDERS, PUMPS
+from ..keys import ACCESS, CALLS, PRINCIPAL, PUMPS, ROUTER
 from ..middlewares import HAS_ROW, error_response
-from ..providers.base import Payload, Provider
 from ..providers.errors import ProviderError
-from ..routing import resolve
 from ..streaming import Relay
 from .beginning import begin
 
@@ -40,19 +40,19 @@ def calls_in(format: Format) -> Handler:
 async def _infer(request: web.Request, format: Format) -> web.StreamResponse:
     format.check_type(request.content_type)
     asked = format.parse(await request.read(), request.headers)
-    providers = request.app[PROVIDERS]
-    route = resolve(asked.model, providers)
+    plan = request.app[ROUTER].plan(asked.model)
     spender = await request.app[ACCESS].spender(request[PRINCIPAL], asked.user)
-    require_model(request[PRINCIPAL], route)
-    payload = asked.upstream_body(route.model)
+    require_model(request[PRINCIPAL], plan.destination)
+    make_payload = lru_cache(maxsize=1)(asked.upstream_body)
+    make_payload(plan.route.model)  # what cannot be sent on is refused before the call begins
     request.app[CALLS].track()
-    call, refusal = await begin(request, asked, route, spender)
+    call, refusal = await begin(request, asked, plan, spender)
     # From here on there is exactly one row: nothing that can fail stands between the place and the try.
     request[HAS_ROW] = True  # the call's own end counts it in the metrics, with or without a place
     try:
         if refusal is not None:
             return await _refused(request, call, refusal)
-        return await _answer(request, call, asked, format, providers[route.provider], payload)
+        return await _answer(request, call, asked, format, Attempts(request, call, plan, make_payload))
     except asyncio.CancelledError:
         has_answer = call.is_finished
         call.finish(cancelled_ending(request))
@@ -75,15 +75,14 @@ async def _answer(
     call: Call,
     asked: InferenceRequest,
     format: Format,
-    provider: Provider,
-    payload: Payload,
+    attempts: Attempts,
 ) -> web.StreamResponse:
     """The answer to ``call``, good or bad; leaves it finished, or with the pumps."""
     try:
         if asked.is_relayed:
             relay = Relay(request, call, request.app[PUMPS], format, asked.shows_usage)
-            return await relay.run(provider, payload)
-        return await _plain_answer(request, call, provider, payload)
+            return await relay.run(attempts)
+        return await _plain_answer(request, call, attempts)
     except ProviderError as error:
         call.finish(CLIENT_LEFT if has_left(request) else provider_ending(error))
         return await promised(request, call, error_response(request, provider_problem(error)))
@@ -95,11 +94,8 @@ async def _answer(
         return await promised(request, call, error_response(request, INTERNAL_ERROR))
 
 
-async def _plain_answer(
-    request: web.Request, call: Call, provider: Provider, payload: Payload
-) -> web.Response:
-    with call.waiting():
-        answer = await provider.send(call.facts.endpoint, payload, call.facts.request_id)
+async def _plain_answer(request: web.Request, call: Call, attempts: Attempts) -> web.Response:
+    answer = await attempts.send()
     call.see_answer(answer)
     call.finish(CLIENT_LEFT if has_left(request) else replace(COMPLETE, status_code=answer.status))
     headers = {"Content-Type": answer.content_type}

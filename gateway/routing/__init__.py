@@ -2,7 +2,7 @@
 
 from .attempts import is_tried_again
 from .health import Health, Ticket
-from .named import NamedModel
+from .named import NamedModel, Target, named_models
 from .plan import Plan, Step
 from .router import Router
 from .routes import Destination, Route, resolve
@@ -15,7 +15,9 @@ __all__ = [
     "Route",
     "Router",
     "Step",
+    "Target",
     "Ticket",
     "is_tried_again",
+    "named_models",
     "resolve",
 ]

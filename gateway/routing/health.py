@@ -90,9 +90,10 @@ class Health:
             rest_s = self._cooldown_s * self._rng.uniform(1 - SPREAD, 1 + SPREAD)
         rest_s = min(rest_s, self._cooldown_s * (1 + SPREAD))
         if rest_s > 0:
+            if standing.cools_until is None:
+                extra = {"target": standing.key, "for_s": round(rest_s, 1), "failures": standing.failures}
+                log.warning("target_cools_down", extra=extra)
             standing.cools_until = self._clock() + rest_s
-            extra = {"target": standing.key, "for_s": round(rest_s, 1), "failures": standing.failures}
-            log.warning("target_cools_down", extra=extra)
 
 
 class Ticket:
