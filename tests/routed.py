@@ -53,11 +53,11 @@ def health(*keys, clock=None, rng=None, failures=3, cooldown_s=30):
     return Health(keys, failures=failures, cooldown_s=cooldown_s, clock=clock or Clock(), rng=rng or Dice())
 
 
-def router(clock=None, failures=3, cooldown_s=30, rng=None, **members):
+def router(clock=None, failures=3, cooldown_s=30, rng=None, providers=PROVIDERS, **members):
     """With one name, ``fast``."""
     model = NamedModel(name="fast", **members)
     return Router(
-        PROVIDERS,
+        providers,
         {"fast": model},
         failures=failures,
         cooldown_s=cooldown_s,

@@ -62,7 +62,8 @@ def resolve(name: str, providers: Container[str]) -> Route:
     if (match := _SELECTOR.fullmatch(name)) and match[1] in providers:
         return Route(name, match[1], match[2])
     raise NotFound(
-        "No such model. Name it provider:model, with a provider of this gateway's configuration.",
+        "No such model. Name it provider:model, with a provider of this gateway's configuration, or by one "
+        "of the names that it gives to models.",
         code="model_not_found",
         param="model",
     )

@@ -8,6 +8,7 @@ from collections import Counter
 from decimal import Decimal
 
 import pytest
+from letting_in import ANNS_KEY, make_api_key, make_user
 from troupe import (
     Troupe,
     begins_with_an_error,
@@ -419,3 +420,32 @@ async def test_summaries_and_metrics_count_the_call_once(cast):
     assert gateway.metric("gateway_requests_total", **labels, status_code="502") is None
     absorbed = {"provider": "stage", "error_code": "provider_error"}
     assert gateway.metric("gateway_absorbed_attempts_total", **absorbed) == 2
+
+
+# --- keys
+
+
+async def test_a_key_that_may_use_a_name_may_go_where_it_leads_and_nowhere_else(cast):
+    gateway, troupe = await cast({"a": says(500), "b": well}, named("a", fallbacks=["b"], retries=0))
+    await gateway.app[STORE].add(make_user())
+    await gateway.app[STORE].add(make_api_key(allowed_models=("fast",)))
+    headers = {"Authorization": f"Bearer {ANNS_KEY}"}
+
+    assert await is_good(await gateway.post(gateway.body("fast"), **headers))
+    refused = await gateway.post(gateway.body("stage:b"), **headers)
+    listed = await gateway.client.get("/v1/models", headers=headers)
+
+    assert (refused.status, (await refused.json())["error"]["code"]) == (403, "model_not_allowed")
+    assert [each["id"] for each in (await listed.json())["data"]] == ["fast"]
+    assert {row.user_id for row in await gateway.rows()} == {"ann"}
+
+
+async def test_a_key_that_may_use_a_target_may_not_use_the_name(cast):
+    gateway, _ = await cast({"a": well}, named("a"))
+    await gateway.app[STORE].add(make_user())
+    await gateway.app[STORE].add(make_api_key(allowed_models=("stage:*",)))
+
+    response = await gateway.post(gateway.body("fast"), Authorization=f"Bearer {ANNS_KEY}")
+
+    assert (response.status, (await response.json())["error"]["code"]) == (403, "model_not_allowed")
+    assert await gateway.rows() == []
