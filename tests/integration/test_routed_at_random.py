@@ -66,7 +66,7 @@ def settings(rng):
 
 
 async def any_client(gateway, rng):
-    """Calls, reads on to some point, and leaves; whether it stayed to the end."""
+    """Calls, reads on to some point, and leaves."""
     caller = await gateway.call(gateway.body("fast", stream=rng.random() < 0.6, user="u", max_tokens=4))
     patience = rng.choice(["none", "steps", "head", *["all"] * 5])
     try:
@@ -91,12 +91,18 @@ async def stop_in_between(gateway, steps):
 
 
 @pytest.mark.parametrize("stops", [False, True])
-@pytest.mark.parametrize("sink", ["memory", "single:sqlite"])
+@pytest.mark.parametrize("sink", ["memory", "single:sqlite", "write_ahead"])
 @pytest.mark.parametrize("seed", range(4))
-async def test_the_rows_tell_every_attempt_whatever_happens(budgeted, monkeypatch, sink, seed, stops):
+async def test_the_rows_tell_every_attempt_whatever_happens(
+    budgeted, monkeypatch, tmp_path, sink, seed, stops
+):
     monkeypatch.setattr(attempts, "FIRST_PAUSE_S", 0.01)
     rng = random.Random(seed)
-    gateway = await budgeted(sink=sink, **settings(rng))
+    given = settings(rng)
+    if sink == "write_ahead":
+        given["spool"] = {"mode": "write_ahead", "path": str(tmp_path / "spool")}
+        sink = "batch:sqlite"
+    gateway = await budgeted(sink=sink, **given)
     gateway.unheard = None
 
     async def anything(stage, request, is_stream):
