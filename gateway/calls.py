@@ -203,9 +203,10 @@ class Call:
         return TokenUsage(), "none"
 
     def _cost(self, usage: TokenUsage, source: UsageSource) -> Decimal | None:
-        if self.facts.price is None or source == "none" or (source == "estimate" and not self.estimate_cost):
+        if self.facts.price is None or source == "none":
             return None
-        return cost(self.facts.price, usage, self.images)
+        is_known = source != "estimate" or self.estimate_cost
+        return cost(self.facts.price, usage if is_known else TokenUsage(), self.images)
 
 
 class RunningCalls:

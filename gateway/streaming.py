@@ -35,7 +35,7 @@ from .pumps import Pumps
 
 log = logging.getLogger("gateway.calls")
 
-HEAD = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache"}
+NO_CACHE = {"Cache-Control": "no-cache"}
 LAST_WORD_S = 0.5
 """How long a client that reads slowly may hold up the word that the gateway is stopping."""
 
@@ -51,14 +51,17 @@ class Relay:
     format: Format
     shows_usage: bool
     passed_on: bytes = b""
-    last_event: bytes = b""
+    last_event: bytes | None = None
     """With what the stream ends, once that is known; ``is_over`` once the connection has it."""
     is_over: bool = False
+    is_events: bool = True
+    is_cut: bool = False
+    """The stream ends with its connection: a body that is no stream of events has no place for an error."""
 
     async def run(self, provider: Provider, payload: Payload) -> web.StreamResponse:
         """Raises ``ProviderError`` if the provider fails before its stream begins: then the client has had
         nothing yet. Cancelled in mid-stream, it says goodbye and leaves the call finished (``shutdown``)."""
-        response = web.StreamResponse(headers=self._head())
+        response = web.StreamResponse()
         departure = Departure(self.request, self.pumps.patience_s)
         async with AsyncExitStack() as resources:
             stream: EventStream | None = None
@@ -66,6 +69,7 @@ class Relay:
                 async with departure:
                     stream = await self._open(provider, payload, resources)
                     departure.patience_s = 0.0
+                    response.headers.update(self._head(stream.content_type))
                     await response.prepare(self.request)
                     self.call.status_sent = response.status
                     await self._relay(stream, response)
@@ -77,8 +81,10 @@ class Relay:
                 raise
         return response
 
-    def _head(self) -> dict[str, str]:
-        return HEAD if self.call.usage_id is None else {**HEAD, USAGE_ID: str(self.call.usage_id)}
+    def _head(self, content_type: str) -> dict[str, str]:
+        self.is_events = content_type.startswith("text/event-stream")
+        head = {"Content-Type": content_type, **NO_CACHE}
+        return head if self.call.usage_id is None else {**head, USAGE_ID: str(self.call.usage_id)}
 
     async def _open(self, provider: Provider, payload: Payload, resources: AsyncExitStack) -> EventStream:
         facts = self.call.facts
@@ -122,6 +128,7 @@ class Relay:
         await self._end(response, provider_ending(error), told)
 
     def _error_event(self, problem: GatewayError) -> bytes:
+        self.is_cut = not self.is_events
         return self.format.error_event(problem, self.passed_on)
 
     async def _next(self, stream: EventStream) -> Event | None:
@@ -145,13 +152,21 @@ class Relay:
             self.last_event = self._error_event(NOT_DURABLE)
         if not self.is_over:
             self.is_over = True
-            await response.write(self.last_event)
+            if self.is_cut:
+                return self._cut()
+            if self.last_event:
+                await response.write(self.last_event)
         await response.write_eof()
+
+    def _cut(self) -> None:
+        if self.request.transport is not None:
+            self.request.transport.close()
 
     async def _say_goodbye(self, response: web.StreamResponse) -> None:
         """The gateway stops: end the call, and give the client its last word, whatever that is by now."""
         self.call.finish(cancelled_ending(self.request))
-        self.last_event = self.last_event or self._error_event(SHUTTING_DOWN)
+        if self.last_event is None:
+            self.last_event = self._error_event(SHUTTING_DOWN)
         with suppress(ConnectionError, TimeoutError):  # the row is put; the client only misses the reason
             async with asyncio.timeout(LAST_WORD_S):
                 await self._write_last(response)

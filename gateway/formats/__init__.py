@@ -6,14 +6,23 @@ from collections.abc import Mapping
 from typing import Final
 
 from .base import Format
-from .chat import CHAT
+from .chat import CHAT, COMPLETIONS
 from .embeddings import EMBEDDINGS
+from .plain import IMAGES, MODERATIONS, RERANK, SPEECH, TRANSCRIPTIONS
+from .responses import RESPONSES
 
 __all__ = ["BY_PATH", "CHAT", "EMBEDDINGS", "Format", "format_at"]
 
 BY_PATH: Final[Mapping[str, Format]] = {
     "/v1/chat/completions": CHAT,
+    "/v1/completions": COMPLETIONS,
+    "/v1/responses": RESPONSES,
     "/v1/embeddings": EMBEDDINGS,
+    "/v1/moderations": MODERATIONS,
+    "/v1/images/generations": IMAGES,
+    "/v1/audio/speech": SPEECH,
+    "/v1/audio/transcriptions": TRANSCRIPTIONS,
+    "/v1/rerank": RERANK,
 }
 
 

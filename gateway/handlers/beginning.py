@@ -110,6 +110,7 @@ async def _hold(request: web.Request, call: Call, asked: InferenceRequest, spend
         prompt_tokens=asked.prompt_tokens,
         output_tokens=asked.output_tokens,
         choices=asked.choices,
+        images=asked.images,
     )
     return await request.app[BUDGETS].hold(order)
 
