@@ -197,7 +197,7 @@ class Call:
 
     def _known_usage(self) -> tuple[TokenUsage, UsageSource]:
         if self.usage is not None:
-            return self.usage, "provider" if self.is_whole else "partial"
+            return self.usage.summed(), "provider" if self.is_whole else "partial"
         if self.is_whole:
             return estimate(self.facts.prompt_tokens, self.characters), "estimate"
         return TokenUsage(), "none"

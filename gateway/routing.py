@@ -9,7 +9,8 @@ import re
 from collections.abc import Container
 from dataclasses import dataclass
 
-from .errors import NotFound
+from .errors import BadRequest, NotFound
+from .providers.base import Provider
 
 _SELECTOR = re.compile("([^:/]+)[:/](.+)", re.DOTALL)
 
@@ -40,3 +41,13 @@ def resolve(name: str, providers: Container[str]) -> Route:
         code="model_not_found",
         param="model",
     )
+
+
+def require_endpoint(provider: Provider, endpoint: str) -> None:
+    """Raises ``BadRequest`` (``endpoint_not_offered``) for a provider that has no such endpoint."""
+    if not provider.offers(endpoint):
+        raise BadRequest(
+            f"The provider of this model has nothing at {endpoint}.",
+            code="endpoint_not_offered",
+            param="model",
+        )

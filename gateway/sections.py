@@ -33,6 +33,7 @@ MAX_WORKERS = 64
 STRATEGY_GRAMMAR = ("is no log writer strategy", "write [batch:|single:]SINK in lower case, or noop")
 CLOSING_S = 2.0
 """Kept of ``shutdown.grace_s`` for closing sockets, pools and files."""
+ANTHROPIC_URL = "https://api.anthropic.com"
 _PROVIDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _PRICED_MODEL = re.compile(r"[^:/\s]+:\S+")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?")
@@ -171,10 +172,17 @@ class ShutdownSettings(Section):
 class ProviderSettings(Section):
     """One provider: where it is, the key for it, and how long it may be silent."""
 
-    type: Literal["openai"]
+    type: Literal["openai", "anthropic"]
     base_url: Annotated[str, AfterValidator(_base_url)]
     api_key: Secret
     timeout_s: float = Field(default=600, gt=0, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _anthropic_is_in_one_place(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("type") == "anthropic":
+            return {"base_url": ANTHROPIC_URL, **values}
+        return values
 
 
 class PriceSettings(Section):

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from fake_shapes import SHAPES, Body, Told
 
 DEFAULT_COMPLETION_TOKENS = 5
@@ -35,6 +36,7 @@ MAX_WORDS = 10_000
 MODELS = ("fake", "fake-embedding")
 WORDS = ("one", "row", "for", "each", "call")
 ERRORS = (500, 503, 429)
+ANTHROPIC_HEADERS = ("x-api-key", "anthropic-version")
 ANTHROPIC_ERRORS = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -174,9 +176,12 @@ async def embeddings(request: web.Request) -> web.StreamResponse:
 async def shaped(request: web.Request) -> web.StreamResponse:
     """Every other endpoint, by its shape."""
     shape = SHAPES[request.path]
+    if request.path.startswith("/v1/messages"):
+        _check_anthropic(request)
     body = await _body(request)
-    asked = DEFAULT_COMPLETION_TOKENS if body.get(shape.limit or "") is None else body[shape.limit or ""]
-    completion = int(asked) if shape.limit else 0
+    completion = _count(body, shape.limit, DEFAULT_COMPLETION_TOKENS) if shape.limit else 0
+    for name in ("n", "partial_images"):
+        body[name] = _count(body, name, 1)
     call, plan = _arrived(request, body, sum(_words(body.get(name)) for name in shape.asked), completion)
     if (failure := await _before_answer(call, plan)) is not None:
         return failure
@@ -187,6 +192,21 @@ async def shaped(request: web.Request) -> web.StreamResponse:
     if isinstance(answer, bytes | str):
         return await _sound(request, answer, call, plan)
     return await _plain(request, answer, call, plan)
+
+
+def _check_anthropic(request: web.Request) -> None:
+    for name in ANTHROPIC_HEADERS:
+        if name not in request.headers:
+            raise _bad_request(f"{name} is missing", request.path)
+
+
+def _count(body: Body, name: str, default: int) -> int:
+    value = body.get(name)
+    if value is None:
+        return default
+    if not isinstance(value, int) or not 0 <= value <= 1_000_000:
+        raise _bad_request(f"{name} is a count")
+    return value
 
 
 def _told(body: Body, call: Seen, plan: Plan) -> Told:
@@ -435,7 +455,11 @@ async def _body(request: web.Request) -> dict[str, Any]:
 async def _form(request: web.Request) -> dict[str, Any]:
     """The fields of a form; of a file, what it would hold if it were text. ``fake`` is written as JSON."""
     fields: dict[str, Any] = {}
-    for name, value in (await request.post()).items():
+    try:
+        posted = await request.post()
+    except (ValueError, AssertionError, HttpProcessingError):
+        raise _bad_request("the body is not a form") from None
+    for name, value in posted.items():
         if isinstance(value, web.FileField):
             value = value.file.read().decode("utf-8", "replace")
         fields[name] = value
@@ -448,8 +472,10 @@ def _first(body: dict[str, Any], *names: str) -> Any:
     return next((body[name] for name in names if body.get(name) is not None), None)
 
 
-def _bad_request(message: str) -> web.HTTPBadRequest:
-    return web.HTTPBadRequest(text=json.dumps(_error(400, message)), content_type="application/json")
+def _bad_request(message: str, endpoint: str = "") -> web.HTTPBadRequest:
+    return web.HTTPBadRequest(
+        text=json.dumps(_error(400, message, endpoint)), content_type="application/json"
+    )
 
 
 def _error(status: int, message: str, endpoint: str = "") -> dict[str, Any]:

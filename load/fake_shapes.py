@@ -97,7 +97,7 @@ def _completion_events(told: Told) -> Events:
     for piece in told.pieces():
         yield _data(_completion(told, piece, None)), True
     yield _data(_completion(told, "")), False
-    if (told.body.get("stream_options") or {}).get("include_usage") and not told.no_usage:
+    if told.body.get("stream_options") == {"include_usage": True} and not told.no_usage:
         yield _data({**_completion(told, ""), "choices": [], "usage": _old_counts(told)}), False
     yield b"data: [DONE]\n\n", False
 
@@ -183,13 +183,13 @@ def _moderation(told: Told) -> Body:
 
 def _images(told: Told) -> Body:
     image = base64.b64encode(b"no image").decode()
-    made = [{"b64_json": image} for _ in range(int(told.body.get("n") or 1))]
+    made = [{"b64_json": image} for _ in range(min(told.body["n"], 10))]
     return {"created": int(time.time()), "data": made, **told.usage(_counts(told))}
 
 
 def _image_events(told: Told) -> Events:
     image = {"b64_json": base64.b64encode(b"no image").decode(), "created_at": int(time.time())}
-    for index in range(int(told.body.get("partial_images") or 1)):
+    for index in range(min(told.body["partial_images"], 10)):
         yield _named("image_generation.partial_image", **image, partial_image_index=index), True
     yield _named("image_generation.completed", **image, **told.usage(_counts(told))), False
 
@@ -218,8 +218,9 @@ def _transcription_events(told: Told) -> Events:
 
 
 def _ranking(told: Told) -> Body:
-    documents = told.body.get("documents") or []
-    ranked = [{"index": index, "relevance_score": 1 / (index + 1)} for index in range(len(documents))]
+    documents = told.body.get("documents")
+    count = len(documents) if isinstance(documents, list) else 0
+    ranked = [{"index": index, "relevance_score": 1 / (index + 1)} for index in range(count)]
     usage = told.usage({"total_tokens": told.prompt_tokens})
     return {"id": f"rank-fake-{told.number}", "model": told.model, "results": ranked, **usage}
 

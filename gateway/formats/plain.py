@@ -13,11 +13,10 @@ from ..errors import BadRequest, UnsupportedMediaType
 from ..form_body import FormBody
 from ..inference_request import Members, count_in
 from ..providers.base import Event
-from ..providers.redaction import error_message
 from ..sse import event_data
 from ..token_usage import INPUT_OUTPUT, OPENAI, TokenUsage, read_usage
 from .base import MAX_LARGE_EVENT_BYTES, Format, member, object_in
-from .named_events import event_name
+from .named_events import error_in, event_name
 
 _FORM = "multipart/form-data"
 _LAST = (".completed", ".done")
@@ -36,8 +35,8 @@ class PlainFormat(Format):
     def read_event(self, raw: bytes, api_key: str) -> Event:
         """See ``Format``."""
         name = event_name(raw)
-        if name == "error":
-            return Event(raw, is_error=True, error_message=error_message(object_in(raw), api_key))
+        if (error := error_in(raw, name, api_key)) is not None:
+            return error
         if name.endswith(_LAST):
             return Event(
                 raw, self.usage(object_in(raw)), is_done=True, has_text=False, images=self.images_in(name)

@@ -11,7 +11,7 @@ from ..providers.base import Event
 from ..providers.redaction import error_message
 from ..token_usage import INPUT_OUTPUT, read_usage
 from .base import MAX_LARGE_EVENT_BYTES, Format, member, object_in
-from .named_events import event_name
+from .named_events import error_in, event_name
 
 _LAST = ("response.completed", "response.failed", "response.incomplete")
 _NUMBER = re.compile(rb'"sequence_number"\s*:\s*([0-9]{1,15})')
@@ -35,11 +35,7 @@ class ResponsesFormat(Format):
             return Event(raw)
         if name in _LAST:
             return self._last(raw, name, api_key)
-        if name == "error":
-            return Event(
-                raw, is_error=True, error_message=error_message(object_in(raw), api_key), has_text=False
-            )
-        return Event(raw, has_text=False)
+        return error_in(raw, name, api_key) or Event(raw, has_text=False)
 
     def _last(self, raw: bytes, name: str, api_key: str) -> Event:
         response = member(object_in(raw), "response")

@@ -48,7 +48,7 @@ async def begin(
     """The call, with its place, and why it may not be made if it may not: such a call has a row, too.
     Raises ``GatewayError`` and ``StoreUnavailable`` for a call that does not begin at all."""
     admission = _limit(request, asked, spender)
-    with ExitStack() as taken, _draining_if_stopped(request):
+    with ExitStack() as taken, draining_if_stopped(request):
         taken.callback(admission.settle, 0)
         if request.app[LIFECYCLE].is_closed_to_calls:
             raise ServiceUnavailable(DRAINING, code="draining")
@@ -64,7 +64,8 @@ async def begin(
 
 
 @contextmanager
-def _draining_if_stopped(request: web.Request) -> Iterator[None]:
+def draining_if_stopped(request: web.Request) -> Iterator[None]:
+    """Inside, the stop is a refusal. Raises ``ServiceUnavailable``."""
     try:
         yield
     except asyncio.CancelledError:

@@ -9,19 +9,21 @@ from dataclasses import replace
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from backends import User
+
 from ..access import require_model
 from ..answers import INTERNAL_ERROR, SHUTTING_DOWN, cancelled_ending, is_stop, promised, provider_problem
 from ..calls import Call
 from ..departure import has_left
 from ..endings import BUG, CLIENT_LEFT, COMPLETE, provider_ending, rejected_ending
-from ..errors import GatewayError, InternalError
+from ..errors import GatewayError, InternalError, NotFound
 from ..formats import Format
 from ..inference_request import InferenceRequest
 from ..keys import ACCESS, CALLS, PRINCIPAL, PROVIDERS, PUMPS
 from ..middlewares import HAS_ROW, error_response
 from ..providers.base import Payload, Provider
 from ..providers.errors import ProviderError
-from ..routing import resolve
+from ..routing import require_endpoint, resolve
 from ..streaming import Relay
 from .beginning import begin
 
@@ -42,8 +44,9 @@ async def _infer(request: web.Request, format: Format) -> web.StreamResponse:
     asked = format.parse(await request.read(), request.headers)
     providers = request.app[PROVIDERS]
     route = resolve(asked.model, providers)
-    spender = await request.app[ACCESS].spender(request[PRINCIPAL], asked.user)
+    spender = await _spender(request, asked)
     require_model(request[PRINCIPAL], route)
+    require_endpoint(providers[route.provider], request.path)
     payload = asked.upstream_body(route.model)
     request.app[CALLS].track()
     call, refusal = await begin(request, asked, route, spender)
@@ -62,6 +65,17 @@ async def _infer(request: web.Request, format: Format) -> web.StreamResponse:
     finally:
         if not call.is_handed_over:
             call.finish(BUG)
+
+
+async def _spender(request: web.Request, asked: InferenceRequest) -> User | None:
+    """Who pays. A name that may be anything binds nobody: it counts if the master key has a user of it."""
+    access, principal = request.app[ACCESS], request[PRINCIPAL]
+    if not asked.is_user_opaque:
+        return await access.spender(principal, asked.user)
+    try:
+        return await access.spender(principal, None if principal.user else asked.user)
+    except NotFound:
+        return None
 
 
 async def _refused(request: web.Request, call: Call, refusal: GatewayError) -> web.StreamResponse:

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 
 from ..formats import BY_PATH
 from ..handlers import models
+from ..handlers.counting import count_tokens
 from ..handlers.inference import calls_in
 from .operation import JSON, Answer, Body, Operation, Shape, json_answer, reference
 
 _CALL_ERRORS = (400, 401, 402, 403, 404, 413, 415, 422, 429, 500, 502, 503, 504)
+_COUNT_ERRORS = tuple(status for status in _CALL_ERRORS if status != 402)
 _PASSED_ON = {
     "4XX": json_answer("What the provider answered.", {"type": "object"}),
     "5XX": json_answer("What the provider answered.", {"type": "object"}),
@@ -17,14 +19,20 @@ _PASSED_ON = {
 _HEADERS = {"x-usage-id": "The id of this call's row."}
 
 _EVENTS = "text/event-stream"
-_BYTES = "application/octet-stream"
+_SOUND = "audio/*"
 _FORM = "multipart/form-data"
 _STREAMED = {JSON: reference("ProviderAnswer"), _EVENTS: reference("ServerSentEvent")}
 _PLAIN = {JSON: reference("ProviderAnswer")}
 
 
 def _call(
-    path: str, id: str, summary: str, shape: str, answers: Mapping[str, Shape], content_type: str = JSON
+    path: str,
+    id: str,
+    summary: str,
+    shape: str,
+    answers: Mapping[str, Shape],
+    content_type: str = JSON,
+    error: str = "Error",
 ) -> Operation:
     """One kind of call, with its row."""
     return Operation(
@@ -37,6 +45,7 @@ def _call(
         body=Body(reference(shape), content_type),
         answers={"200": Answer("As the provider gave it.", answers, _HEADERS), **_PASSED_ON},
         errors=_CALL_ERRORS,
+        error=error,
         needs="key",
     )
 
@@ -73,7 +82,7 @@ INFERENCE = (
         "create_speech",
         "A text spoken",
         "SpeechRequest",
-        {_BYTES: {"type": "string", "contentMediaType": _BYTES}, _EVENTS: reference("ServerSentEvent")},
+        {_SOUND: {"type": "string", "contentMediaType": _SOUND}, _EVENTS: reference("ServerSentEvent")},
     ),
     _call(
         "/v1/audio/transcriptions",
@@ -82,6 +91,27 @@ INFERENCE = (
         "TranscriptionRequest",
         {**_STREAMED, "text/plain": {"type": "string"}},
         _FORM,
+    ),
+    _call(
+        "/v1/messages",
+        "create_message",
+        "A message in Anthropic's shape, streamed or not",
+        "MessageRequest",
+        _STREAMED,
+        error="AnthropicError",
+    ),
+    Operation(
+        method="POST",
+        path="/v1/messages/count_tokens",
+        handler=count_tokens,
+        id="count_tokens",
+        tag="Inference",
+        summary="How many tokens a message would take; no call, so without a row",
+        body=Body(reference("MessageRequest")),
+        answers={"200": Answer("As the provider gave it.", _PLAIN), **_PASSED_ON},
+        errors=_COUNT_ERRORS,
+        error="AnthropicError",
+        needs="key",
     ),
     _call(
         "/v1/rerank",

@@ -57,5 +57,21 @@ def request_schemas() -> dict[str, Any]:
             },
             "required": ["model", "file"],
         },
+        "MessageRequest": _message(),
         "RerankRequest": _body({}, query={}, documents={"type": ["array", "null"]}),
+    }
+
+
+def _message() -> dict[str, Any]:
+    return {
+        "type": "object",
+        "description": "As Anthropic's; members that are not named here go to the provider untouched.",
+        "properties": {
+            "model": _MODEL,
+            "messages": _MESSAGES,
+            "max_tokens": _COUNT,
+            "stream": _STREAM,
+            "metadata": _TAGS,
+        },
+        "required": ["model", "messages"],
     }

@@ -78,6 +78,12 @@ def _error() -> Schema:
     )
 
 
+def _anthropic_error() -> Schema:
+    told = {"type": TEXT, "message": {**TEXT, "description": "For people."}}
+    code = {**NULLABLE_TEXT, "description": "Stable; for programs."}
+    return closed({"type": {"const": "error"}, "error": closed({**told, "code": code})})
+
+
 def components() -> dict[str, Any]:
     """All of them, by name."""
     model = closed({"id": TEXT, "object": {"const": "model"}, "created": COUNT, "owned_by": TEXT})
@@ -85,6 +91,7 @@ def components() -> dict[str, Any]:
     page = {"data": listed(reference("UsageRow")), "cursor": NULLABLE_TEXT, "has_more": {"type": "boolean"}}
     return {
         "Error": _error(),
+        "AnthropicError": _anthropic_error(),
         "UsageRow": _usage_row(),
         "UsagePage": closed(page),
         "UsageSummary": closed({"data": listed(_summary_group()), "group_by": listed(TEXT)}),

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import aiohttp
 
-from ..formats import BY_PATH, Format, format_at
+from ..formats import OPENAI_PATHS, Format, format_at
 from .base import Answer, EventStream, Payload
 from .errors import (
     REJECTION_CODES,
@@ -41,7 +41,7 @@ _PAGES = ("text/html", "application/xhtml+xml")
 class OpenAiProvider:
     """See ``Provider``. ``timeout_s`` bounds a plain call as a whole, and each silence within a stream."""
 
-    endpoints: ClassVar[frozenset[str]] = frozenset(BY_PATH)
+    endpoints: ClassVar[frozenset[str]] = OPENAI_PATHS
 
     def __init__(
         self, name: str, session: aiohttp.ClientSession, *, base_url: str, api_key: str, timeout_s: float

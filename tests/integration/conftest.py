@@ -400,6 +400,10 @@ async def gateways(aiohttp_server, nobodys_port, tmp_path, log):
         urls = {"stage": await aiohttp_server(scene), "fake": await aiohttp_server(fake)}
         timeout_s = settings.pop("timeout_s", LONG_S)
         providers = {name: _provider(server.make_url("/v1"), timeout_s) for name, server in urls.items()}
+        anthropic = {
+            name: {**_provider(urls[of].make_url("").with_path(""), timeout_s), "type": "anthropic"}
+            for name, of in (("claude", "fake"), ("act", "stage"))
+        }
         nobody = f"http://127.0.0.1:{nobodys_port}/v1"
         database = f"calls-{next(_names)}"
         given = {
@@ -412,7 +416,7 @@ async def gateways(aiohttp_server, nobodys_port, tmp_path, log):
                 "sqlite": {"path": str(tmp_path / f"{database}.db")},
             },
             "spool": {"mode": "off", "path": str(tmp_path / "spool")},
-            "providers": {**providers, "nobody": _provider(nobody, timeout_s)},
+            "providers": {**providers, "nobody": _provider(nobody, timeout_s), **anthropic},
             "pricing": PRICES,
             **settings,
         }

@@ -70,7 +70,8 @@ def describe(folder, **models):
     for name, schema in described["components"]["schemas"].items():
         for model in models.values():
             if name.endswith("Request"):
-                schema["properties"]["model"] = {"enum": [model]}
+                is_claude = name == "MessageRequest"
+                schema["properties"]["model"] = {"enum": ["claude:m" if is_claude else model]}
     (folder / "openapi.json").write_text(json.dumps(described))
 
 

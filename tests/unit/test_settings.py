@@ -50,9 +50,9 @@ pricing:
 """  # noqa: E501
 DRIVERS = {"postgres": "asyncpg", "mongo": "motor", "clickhouse": "clickhouse_connect"}
 
+PROVIDER_KEYS = {"OPENAI_API_KEY": "sk-1", "ANTHROPIC_API_KEY": "sk-2"}
 NOT_LANDED = (
     ("streams", "keepalive_s"),
-    ("providers", "anthropic"),
     ("models",),
 )
 """Take a key away here when its feature lands."""
@@ -113,7 +113,7 @@ def test_the_example_of_the_contract_parses_less_the_keys_that_have_not_landed(w
             section = section[name]
         del section[last]
 
-    settings = load_settings(write(yaml.safe_dump(example)), KEY | {"OPENAI_API_KEY": "sk-1"})
+    settings = load_settings(write(yaml.safe_dump(example)), KEY | PROVIDER_KEYS)
 
     defaults = load_settings(None, KEY)
     for key in ("host", "port", "workers", "streams", "shutdown", "budget_strategy"):
@@ -121,6 +121,14 @@ def test_the_example_of_the_contract_parses_less_the_keys_that_have_not_landed(w
     assert settings.batching.flush_concurrency == 2  # written, where sqlite's own default is 1
     assert settings.batching.model_copy(update={"flush_concurrency": 1}) == defaults.batching
     assert settings.providers["openai"].api_key.get_secret_value() == "sk-1"
+
+
+def test_anthropic_is_where_it_is_unless_the_file_says_otherwise(write) -> None:
+    text = "providers: {a: {type: anthropic, api_key: x}, b: {type: anthropic, api_key: x, base_url: 'http://b'}}"
+
+    providers = load_settings(write(text), KEY).providers
+
+    assert [providers[name].base_url for name in "ab"] == ["https://api.anthropic.com", "http://b"]
 
 
 @pytest.mark.parametrize("path", NOT_LANDED, ids=".".join)
@@ -157,7 +165,7 @@ def test_each_commented_file_says_every_key_with_its_default(sink: str) -> None:
         pytest.skip(f"{driver} is not installed")
     path = CONFIG / f"{sink}.yml"
     written = yaml.safe_load(path.read_text())
-    settings = load_settings(path, KEY | {"OPENAI_API_KEY": "sk-1"})
+    settings = load_settings(path, KEY | PROVIDER_KEYS)
     defaults = load_settings(None, KEY | {"LOG_WRITER_STRATEGY": f"batch:{sink}"})
 
     assert set(written) == set(Settings.model_fields)
@@ -323,7 +331,7 @@ def test_the_command_line_beats_environment_and_file(write) -> None:
 
 
 def test_effective_settings_can_be_written_as_yaml_and_read_again(write, stub_sink: str) -> None:
-    first = load_settings(CONFIG / "sqlite.yml", KEY | {"OPENAI_API_KEY": "sk-1"})
+    first = load_settings(CONFIG / "sqlite.yml", KEY | PROVIDER_KEYS)
 
     text = yaml.safe_dump(effective_settings(first), sort_keys=False)
     again = load_settings(write(text), {})

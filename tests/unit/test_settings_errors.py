@@ -96,10 +96,10 @@ BAD = [
     (f"{PROVIDER}, retries: 1}}", 2, "providers.a.retries", "known here: type, base_url"),
     (f"{PROVIDER}, api_key: x}}", 2, "providers.a.api_key", "is written twice; keep one"),
     (
-        "providers: {a: {type: anthropic, base_url: 'http://x', api_key: x}}",
+        "providers: {a: {type: nobodys, base_url: 'http://x', api_key: x}}",
         1,
         "providers.a.type",
-        "give 'openai'",
+        "give 'openai' or 'anthropic'",
     ),
     (
         "providers: {a: {type: openai, api_key: none}}",
