@@ -139,10 +139,13 @@ class DeadLetterSettings(Section):
 
 
 class StreamSettings(Section):
-    """How long, and how many at once, streams are read on for their usage after the client left."""
+    """How long, and how many at once, streams are read on for their usage after the client left; after which
+    silence of the provider's the client hears that all is well; how long a client may read nothing."""
 
     after_disconnect_s: Seconds = 30
     max_pumps: int = Field(default=200, ge=0)
+    keepalive_s: Seconds = 15
+    unread_s: Seconds = 120
 
 
 class ShutdownSettings(Section):

@@ -25,13 +25,14 @@ from .answers import (
     provider_problem,
 )
 from .calls import Call
-from .departure import Departure, has_left
+from .departure import Departure, WatchedResponse, has_left
 from .endings import BUG, CLIENT_LEFT, COMPLETE, Ending, provider_ending
 from .errors import GatewayError
 from .formats import Format
 from .providers.base import Event, EventStream, Payload, Provider
 from .providers.errors import ProviderError, ProviderFailed
 from .pumps import Pumps
+from .sections import StreamSettings
 
 log = logging.getLogger("gateway.calls")
 
@@ -49,6 +50,7 @@ class Relay:
     call: Call
     pumps: Pumps
     format: Format
+    streams: StreamSettings
     shows_usage: bool
     passed_on: bytes = b""
     last_event: bytes | None = None
@@ -61,8 +63,9 @@ class Relay:
     async def run(self, provider: Provider, payload: Payload) -> web.StreamResponse:
         """Raises ``ProviderError`` if the provider fails before its stream begins: then the client has had
         nothing yet. Cancelled in mid-stream, it says goodbye and leaves the call finished (``shutdown``)."""
-        response = web.StreamResponse()
+        response = WatchedResponse()
         departure = Departure(self.request, self.pumps.patience_s)
+        departure.watch(response, self.streams.unread_s)
         async with AsyncExitStack() as resources:
             stream: EventStream | None = None
             try:
@@ -104,7 +107,7 @@ class Relay:
 
     async def _relay(self, stream: EventStream, response: web.StreamResponse) -> None:
         try:
-            while (event := await self._next(stream)) is not None:
+            while (event := await self._next(stream, response)) is not None:
                 is_last = self.call.see(event)
                 if event.is_error:
                     return await self._failed(response, event)
@@ -131,12 +134,22 @@ class Relay:
         self.is_cut = not self.is_events
         return self.format.error_event(problem, self.passed_on)
 
-    async def _next(self, stream: EventStream) -> Event | None:
+    async def _next(self, stream: EventStream, response: web.StreamResponse) -> Event | None:
         began = time.monotonic()
         try:
-            return await anext(stream, None)
+            while True:
+                try:
+                    async with asyncio.timeout(self._keepalive_s()) as silence:
+                        return await anext(stream, None)
+                except TimeoutError:
+                    if not silence.expired():
+                        raise
+                    await response.write(self.format.keep_alive)  # the read that ended has lost no event
         finally:
             self.call.waited_s += time.monotonic() - began
+
+    def _keepalive_s(self) -> float | None:
+        return self.streams.keepalive_s or None if self.is_events else None
 
     async def _end(self, response: web.StreamResponse, ending: Ending, last_event: bytes) -> None:
         self.last_event = last_event

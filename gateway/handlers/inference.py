@@ -19,7 +19,7 @@ from ..endings import BUG, CLIENT_LEFT, COMPLETE, provider_ending, rejected_endi
 from ..errors import GatewayError, InternalError, NotFound
 from ..formats import Format
 from ..inference_request import InferenceRequest
-from ..keys import ACCESS, CALLS, PRINCIPAL, PROVIDERS, PUMPS
+from ..keys import ACCESS, CALLS, PRINCIPAL, PROVIDERS, PUMPS, SETTINGS
 from ..middlewares import HAS_ROW, error_response
 from ..providers.base import Payload, Provider
 from ..providers.errors import ProviderError
@@ -95,7 +95,8 @@ async def _answer(
     """The answer to ``call``, good or bad; leaves it finished, or with the pumps."""
     try:
         if asked.is_relayed:
-            relay = Relay(request, call, request.app[PUMPS], format, asked.shows_usage)
+            streams = request.app[SETTINGS].streams
+            relay = Relay(request, call, request.app[PUMPS], format, streams, asked.shows_usage)
             return await relay.run(provider, payload)
         return await _plain_answer(request, call, provider, payload)
     except ProviderError as error:

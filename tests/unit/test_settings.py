@@ -51,10 +51,7 @@ pricing:
 DRIVERS = {"postgres": "asyncpg", "mongo": "motor", "clickhouse": "clickhouse_connect"}
 
 PROVIDER_KEYS = {"OPENAI_API_KEY": "sk-1", "ANTHROPIC_API_KEY": "sk-2"}
-NOT_LANDED = (
-    ("streams", "keepalive_s"),
-    ("models",),
-)
+NOT_LANDED = (("models",),)
 """Take a key away here when its feature lands."""
 
 
