@@ -9,8 +9,7 @@ import re
 from collections.abc import Container
 from dataclasses import dataclass
 
-from .errors import BadRequest, NotFound
-from .providers.base import Provider
+from .errors import NotFound
 
 _SELECTOR = re.compile("([^:/]+)[:/](.+)", re.DOTALL)
 
@@ -41,13 +40,3 @@ def resolve(name: str, providers: Container[str]) -> Route:
         code="model_not_found",
         param="model",
     )
-
-
-def require_endpoint(provider: Provider, endpoint: str) -> None:
-    """Raises ``BadRequest`` (``endpoint_not_offered``) for a provider that has no such endpoint."""
-    if not provider.offers(endpoint):
-        raise BadRequest(
-            f"The provider of this model has nothing at {endpoint}.",
-            code="endpoint_not_offered",
-            param="model",
-        )

@@ -6,10 +6,11 @@ from aiohttp import web
 
 from ..access import require_model
 from ..answers import provider_problem
+from ..endpoints import require_endpoint
 from ..formats import COUNT_TOKENS
 from ..keys import CALLS, PRINCIPAL, PROVIDERS, REQUEST_ID
 from ..providers.errors import ProviderError
-from ..routing import require_endpoint, resolve
+from ..routing import resolve
 from .beginning import draining_if_stopped
 
 

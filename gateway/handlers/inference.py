@@ -16,6 +16,7 @@ from ..answers import INTERNAL_ERROR, SHUTTING_DOWN, cancelled_ending, is_stop, 
 from ..calls import Call
 from ..departure import has_left
 from ..endings import BUG, CLIENT_LEFT, COMPLETE, provider_ending, rejected_ending
+from ..endpoints import require_endpoint
 from ..errors import GatewayError, InternalError, NotFound
 from ..formats import Format
 from ..inference_request import InferenceRequest
@@ -23,7 +24,7 @@ from ..keys import ACCESS, CALLS, PRINCIPAL, PROVIDERS, PUMPS, SETTINGS
 from ..middlewares import HAS_ROW, error_response
 from ..providers.base import Payload, Provider
 from ..providers.errors import ProviderError
-from ..routing import require_endpoint, resolve
+from ..routing import resolve
 from ..streaming import Relay
 from .beginning import begin
 

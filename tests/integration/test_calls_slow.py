@@ -15,7 +15,7 @@ ALIVE = b": keep-alive\n\n"
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 KIB = 1024
 FLAT = 2048 * KIB
-"""What two reads of a connection may bring and one write may hold, and some more; not a fraction of the stream."""
+"""What two reads of a connection may bring and a write may hold, and some more: a fraction of the stream."""
 LONG_S = 20.0
 
 
