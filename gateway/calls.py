@@ -227,15 +227,16 @@ class Call:
 
     def _known_usage(self) -> tuple[TokenUsage, UsageSource]:
         if self.usage is not None:
-            return self.usage, "provider" if self.is_whole else "partial"
+            return self.usage.summed(), "provider" if self.is_whole else "partial"
         if self.is_whole:
             return estimate(self.facts.prompt_tokens, self.characters), "estimate"
         return TokenUsage(), "none"
 
     def _cost(self, usage: TokenUsage, source: UsageSource) -> Decimal | None:
-        if self.facts.price is None or source == "none" or (source == "estimate" and not self.estimate_cost):
+        if self.facts.price is None or source == "none":
             return None
-        return cost(self.facts.price, usage, self.images)
+        is_known = source != "estimate" or self.estimate_cost
+        return cost(self.facts.price, usage if is_known else TokenUsage(), self.images)
 
 
 class RunningCalls:

@@ -16,7 +16,9 @@ from .token_usage import TokenUsage
 CHARACTERS_PER_TOKEN = 4
 
 _TEXT = re.compile(
-    rb'"(?:content|reasoning_content|refusal|arguments|text)"\s*:\s*"([^"\\]*(?:\\.[^"\\]*)*)"', re.DOTALL
+    rb'"(?:content|reasoning_content|refusal|arguments|text|delta|partial_json|thinking)"'
+    rb'\s*:\s*"([^"\\]*(?:\\.[^"\\]*)*)"',
+    re.DOTALL,
 )
 """A member that holds text of the model, and its value as it is written in JSON."""
 

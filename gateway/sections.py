@@ -33,6 +33,7 @@ MAX_WORKERS = 64
 STRATEGY_GRAMMAR = ("is no log writer strategy", "write [batch:|single:]SINK in lower case, or noop")
 CLOSING_S = 2.0
 """Kept of ``shutdown.grace_s`` for closing sockets, pools and files."""
+ANTHROPIC_URL = "https://api.anthropic.com"
 _PROVIDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _PRICED_MODEL = re.compile(r"[^:/\s]+:\S+")
 _MODEL_NAME = re.compile(r"[!-~]{1,256}")
@@ -147,10 +148,13 @@ class DeadLetterSettings(Section):
 
 
 class StreamSettings(Section):
-    """How long, and how many at once, streams are read on for their usage after the client left."""
+    """How long, and how many at once, streams are read on for their usage after the client left; after which
+    silence of the provider's the client hears that all is well; how long a client may read nothing."""
 
     after_disconnect_s: Seconds = 30
     max_pumps: int = Field(default=200, ge=0)
+    keepalive_s: Seconds = 15
+    unread_s: Seconds = 120
 
 
 class ShutdownSettings(Section):
@@ -181,11 +185,18 @@ class ProviderSettings(Section):
     """One provider: where it is, the key for it, and how long it may be silent. ``first_token_timeout_s``:
     until the first event of a stream; None: as long as any other silence."""
 
-    type: Literal["openai"]
+    type: Literal["openai", "anthropic"]
     base_url: Annotated[str, AfterValidator(_base_url)]
     api_key: Secret
     timeout_s: PositiveSeconds = 600
     first_token_timeout_s: PositiveSeconds | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _anthropic_is_in_one_place(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("type") == "anthropic":
+            return {"base_url": ANTHROPIC_URL, **values}
+        return values
 
 
 class TargetSettings(Section):

@@ -18,18 +18,21 @@ from ..estimate import prompt_tokens
 from ..inference_request import InferenceRequest, Members, count_in, name_in
 from ..providers.base import Event
 from ..providers.redaction import error_message
-from ..sse import event_data
+from ..sse import MAX_EVENT_BYTES, event_data
 from ..token_usage import OPENAI, CountNames, TokenUsage, read_usage
 
 JSON = "application/json"
+MAX_LARGE_EVENT_BYTES = 16 * MAX_EVENT_BYTES
+"""One event may hold an image."""
 
 
 class Format:
     """One wire format. ``has_stream``: a client may ask for one. ``prompt_members`` hold what the model
     reads, ``output_members`` how many tokens it may write at most: none of them, it writes none.
     ``counts``: how the members of ``usage`` are called. ``has_text``: what it writes stands in the answer as
-    text. ``is_json``: a plain answer is always a JSON object. ``ends_with_message``: a stream's last event is
-    the one that no other follows. ``passed_headers``: of the client, in lower case, for the provider.
+    text. ``is_json``: a plain answer is always a JSON object. ``is_relayed``: it is passed on piece by piece.
+    ``is_stream_sure``: who asks for a stream gets one or an error. ``ends_with_message``: the last event of a
+    stream is the one that no other follows. ``passed_headers``: of the client, for the provider.
     ``keep_alive`` is sent within a stream while the provider is silent."""
 
     has_stream: ClassVar[bool] = True
@@ -38,7 +41,10 @@ class Format:
     counts: ClassVar[CountNames] = OPENAI
     has_text: ClassVar[bool] = True
     is_json: ClassVar[bool] = True
+    is_relayed: ClassVar[bool] = False
+    is_stream_sure: ClassVar[bool] = True
     ends_with_message: ClassVar[bool] = False
+    max_event_bytes: ClassVar[int] = MAX_EVENT_BYTES
     passed_headers: ClassVar[tuple[str, ...]] = ()
     is_user_opaque: ClassVar[bool] = False
     keep_alive: ClassVar[bytes] = b": keep-alive\n\n"
@@ -60,7 +66,7 @@ class Format:
             body=body,
             model=model,
             stream=stream,
-            is_relayed=stream or not self.is_json,
+            is_relayed=stream or self.is_relayed,
             shows_usage=self.shows_usage(body),
             tags=tags_text(body.get("metadata")),
             prompt_tokens=prompt_tokens(body.members, self.prompt_members),

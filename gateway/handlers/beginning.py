@@ -29,7 +29,6 @@ from ..keys import (
     METRICS,
     PRICES,
     PRINCIPAL,
-    PROVIDERS,
     REQUEST_ID,
     SETTINGS,
     WRITER,
@@ -52,7 +51,7 @@ async def begin(
     it goes first is chosen then. Raises ``GatewayError`` and ``StoreUnavailable`` for a call that does not
     begin at all."""
     admission = _limit(request, asked, spender)
-    with ExitStack() as taken, _draining_if_stopped(request):
+    with ExitStack() as taken, draining_if_stopped(request):
         taken.callback(admission.settle, 0)
         if request.app[LIFECYCLE].is_closed_to_calls:
             raise ServiceUnavailable(DRAINING, code="draining")
@@ -68,7 +67,8 @@ async def begin(
 
 
 @contextmanager
-def _draining_if_stopped(request: web.Request) -> Iterator[None]:
+def draining_if_stopped(request: web.Request) -> Iterator[None]:
+    """Inside, the stop is a refusal. Raises ``ServiceUnavailable``."""
     try:
         yield
     except asyncio.CancelledError:
@@ -87,7 +87,6 @@ def _limit(request: web.Request, asked: InferenceRequest, spender: User | None) 
 
 def _prepare(request: web.Request, asked: InferenceRequest, plan: Plan, spender: User | None) -> Call:
     app, began_at = request.app, datetime.now(UTC)
-    plan.keep(lambda route: app[PROVIDERS][route.provider].offers(request.path))
     route = _choose(app, asked, plan, began_at)
     facts = Facts(
         request_id=request[REQUEST_ID],
@@ -116,14 +115,14 @@ def _choose(app: web.Application, asked: InferenceRequest, plan: Plan, began_at:
         return None if price is None else _expected(app, asked, price)
 
     plan.keep(is_served)
-    return plan.choose(cost, stream=asked.stream)
+    return plan.choose(cost, stream=asked.is_relayed)
 
 
 def _expected(app: web.Application, asked: InferenceRequest, price: Price) -> Decimal:
     """USD that the call is expected to cost at ``price``."""
     default = app[SETTINGS].budgets.default_output_tokens
     wanted = default if asked.output_tokens is None else asked.output_tokens
-    return foreseen(price, asked.prompt_tokens, wanted * asked.choices)
+    return foreseen(price, asked.prompt_tokens, wanted * asked.choices, asked.images)
 
 
 def _dearest(app: web.Application, asked: InferenceRequest, plan: Plan, began_at: datetime) -> Price | None:
@@ -148,6 +147,7 @@ async def _hold(
         prompt_tokens=asked.prompt_tokens,
         output_tokens=asked.output_tokens,
         choices=asked.choices,
+        images=asked.images,
     )
     return await request.app[BUDGETS].hold(order)
 

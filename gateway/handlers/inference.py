@@ -10,16 +10,19 @@ from functools import lru_cache
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from backends import User
+
 from ..access import require_model
 from ..answers import INTERNAL_ERROR, SHUTTING_DOWN, cancelled_ending, is_stop, promised, provider_problem
 from ..attempting import Attempts
 from ..calls import Call
 from ..departure import has_left
 from ..endings import BUG, CLIENT_LEFT, COMPLETE, provider_ending, rejected_ending
-from ..errors import GatewayError, InternalError
+from ..endpoints import keep_to_endpoint
+from ..errors import GatewayError, InternalError, NotFound
 from ..formats import Format
 from ..inference_request import InferenceRequest
-from ..keys import ACCESS, CALLS, PRINCIPAL, PUMPS, ROUTER
+from ..keys import ACCESS, CALLS, PRINCIPAL, PROVIDERS, PUMPS, ROUTER, SETTINGS
 from ..middlewares import HAS_ROW, error_response
 from ..providers.errors import ProviderError
 from ..streaming import Relay
@@ -41,8 +44,9 @@ async def _infer(request: web.Request, format: Format) -> web.StreamResponse:
     format.check_type(request.content_type)
     asked = format.parse(await request.read(), request.headers)
     plan = request.app[ROUTER].plan(asked.model)
-    spender = await request.app[ACCESS].spender(request[PRINCIPAL], asked.user)
+    spender = await _spender(request, asked)
     require_model(request[PRINCIPAL], plan.destination)
+    keep_to_endpoint(plan, request.app[PROVIDERS], request.path)
     make_payload = lru_cache(maxsize=1)(asked.upstream_body)
     make_payload(plan.route.model)  # what cannot be sent on is refused before the call begins
     request.app[CALLS].track()
@@ -64,6 +68,17 @@ async def _infer(request: web.Request, format: Format) -> web.StreamResponse:
             call.finish(BUG)
 
 
+async def _spender(request: web.Request, asked: InferenceRequest) -> User | None:
+    """Who pays. A name that may be anything binds nobody: it counts if the master key has a user of it."""
+    access, principal = request.app[ACCESS], request[PRINCIPAL]
+    if not asked.is_user_opaque:
+        return await access.spender(principal, asked.user)
+    try:
+        return await access.spender(principal, None if principal.user else asked.user)
+    except NotFound:
+        return None
+
+
 async def _refused(request: web.Request, call: Call, refusal: GatewayError) -> web.StreamResponse:
     ending = rejected_ending(refusal)
     call.finish(ending.unheard() if has_left(request) else ending)
@@ -80,7 +95,8 @@ async def _answer(
     """The answer to ``call``, good or bad; leaves it finished, or with the pumps."""
     try:
         if asked.is_relayed:
-            relay = Relay(request, call, request.app[PUMPS], format, asked.shows_usage)
+            streams = request.app[SETTINGS].streams
+            relay = Relay(request, call, request.app[PUMPS], format, streams, asked.shows_usage)
             return await relay.run(attempts)
         return await _plain_answer(request, call, attempts)
     except ProviderError as error:

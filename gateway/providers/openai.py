@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import aiohttp
 
-from ..formats import BY_PATH, Format, format_at
+from ..formats import OPENAI_PATHS, Format, format_at
 from .base import Answer, EventStream, Payload
 from .errors import (
     REJECTION_CODES,
@@ -25,7 +25,7 @@ from .errors import (
     ProviderRejected,
 )
 from .redaction import message_in_body, retry_after
-from .stream import SseStream
+from .stream import OneAnswer, PieceStream, SseStream
 from .transport import TRANSPORT_ERRORS, read_at_most, typed
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
@@ -33,12 +33,15 @@ _MAX_ERROR_BYTES = 64 * 1024
 _CONNECT_S = 10.0
 _JSON = "application/json"
 _EVENTS = "text/event-stream"
+_BYTES = "application/octet-stream"
+_PAGES = ("text/html", "application/xhtml+xml")
+"""What no endpoint answers, and many a proxy before one."""
 
 
 class OpenAiProvider:
     """See ``Provider``. ``timeout_s`` bounds a plain call as a whole, and each silence within a stream."""
 
-    endpoints: ClassVar[frozenset[str]] = frozenset(BY_PATH)
+    endpoints: ClassVar[frozenset[str]] = OPENAI_PATHS
 
     def __init__(
         self, name: str, session: aiohttp.ClientSession, *, base_url: str, api_key: str, timeout_s: float
@@ -77,11 +80,22 @@ class OpenAiProvider:
             raise typed(error) from error
         async with response:
             await self._check_status(response)
-            if response.content_type != _EVENTS:
-                raise ProviderMalformed("The provider answered with something else than a stream of events.")
-            events = SseStream(response.content, format_at(endpoint), self._api_key)
-            yield events
-            await events.finish()
+            stream = await self._stream_of(response, format_at(endpoint))
+            yield stream
+            if isinstance(stream, SseStream):
+                await stream.finish()
+
+    async def _stream_of(self, response: aiohttp.ClientResponse, format: Format) -> EventStream:
+        if response.content_type == _EVENTS:
+            return SseStream(response.content, format, self._api_key)
+        if format.is_stream_sure or response.content_type in _PAGES:
+            raise ProviderMalformed("The provider answered with something else than a stream of events.")
+        if "json" not in response.content_type:
+            return PieceStream(response.content, response.headers.get("Content-Type", _BYTES))
+        try:
+            return OneAnswer(await self._answer(response, format))
+        except TRANSPORT_ERRORS as error:
+            raise typed(error) from error
 
     async def _post(
         self, endpoint: str, payload: Payload, headers: dict[str, str], timeout: aiohttp.ClientTimeout
@@ -119,11 +133,14 @@ class OpenAiProvider:
         raise _refusal(response.status, text, retry_after(response.headers.get("Retry-After")))
 
     async def _answer(self, response: aiohttp.ClientResponse, format: Format) -> Answer:
-        if "Content-Type" in response.headers and "json" not in response.content_type:
+        is_json = "Content-Type" not in response.headers or "json" in response.content_type
+        if not is_json and (format.is_json or response.content_type in _PAGES):
             raise ProviderMalformed("The provider answered with something else than JSON.")
         body = await read_at_most(response.content, MAX_ANSWER_BYTES)
         if body is None:
             raise ProviderMalformed("The provider's answer is too large.")
+        if not is_json:
+            return Answer(response.status, body, response.headers["Content-Type"], None, has_text=False)
         payload = _object_in(body)
         if (failure := format.failure(payload, self._api_key)) is not None:
             raise ProviderFailed("The provider answered with an error.", said=failure)

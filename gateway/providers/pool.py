@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 
+from .anthropic import AnthropicProvider
 from .base import Provider
 from .openai import OpenAiProvider
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from ..settings import ProviderSettings
 
 _KEEP_ALIVE_S = 15.0
+_CLASSES: Mapping[str, type[OpenAiProvider]] = {"openai": OpenAiProvider, "anthropic": AnthropicProvider}
+"""By the type in the settings."""
 
 
 @asynccontextmanager
@@ -30,7 +33,7 @@ async def open_providers(entries: Mapping[str, ProviderSettings]) -> AsyncIterat
 
 
 def _open(name: str, entry: ProviderSettings, session: aiohttp.ClientSession) -> Provider:
-    return OpenAiProvider(
+    return _CLASSES[entry.type](
         name,
         session,
         base_url=str(entry.base_url),

@@ -417,6 +417,10 @@ async def gateways(aiohttp_server, nobodys_port, tmp_path, log):
         if "first_token_timeout_s" in settings:
             times["first_token_timeout_s"] = settings.pop("first_token_timeout_s")
         providers = {name: _provider(server.make_url("/v1"), times) for name, server in urls.items()}
+        anthropic = {
+            name: {**_provider(urls[of].make_url("").with_path(""), times), "type": "anthropic"}
+            for name, of in (("claude", "fake"), ("act", "stage"))
+        }
         nobody = f"http://127.0.0.1:{nobodys_port}/v1"
         database = f"calls-{next(_names)}"
         given = {
@@ -429,7 +433,7 @@ async def gateways(aiohttp_server, nobodys_port, tmp_path, log):
                 "sqlite": {"path": str(tmp_path / f"{database}.db")},
             },
             "spool": {"mode": "off", "path": str(tmp_path / "spool")},
-            "providers": {**providers, "nobody": _provider(nobody, times)},
+            "providers": {**providers, "nobody": _provider(nobody, times), **anthropic},
             "pricing": PRICES,
             **settings,
         }
