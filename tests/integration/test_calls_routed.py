@@ -8,6 +8,7 @@ from collections import Counter
 from decimal import Decimal
 
 import pytest
+from aiohttp import web
 from letting_in import ANNS_KEY, make_api_key, make_user
 from troupe import (
     Troupe,
@@ -449,3 +450,78 @@ async def test_a_key_that_may_use_a_target_may_not_use_the_name(cast):
 
     assert (response.status, (await response.json())["error"]["code"]) == (403, "model_not_allowed")
     assert await gateway.rows() == []
+
+
+# --- other endpoints
+
+
+async def test_every_endpoint_goes_by_names(cast):
+    gateway, troupe = await cast({"a": says(500), "b": embeds}, named("a", fallbacks=["b"], retries=0))
+
+    response = await gateway.post({"model": "fast", "input": "swordfish"}, "/v1/embeddings")
+
+    assert response.status == 200
+    assert [model for model, _ in troupe.seen] == ["a", "b"]
+    assert [row.endpoint for row in await gateway.rows()] == ["/v1/embeddings"] * 2
+
+
+async def embeds(stage, request, is_stream):
+    answer = {"object": "list", "data": [], "model": "b", "usage": {"prompt_tokens": 3, "total_tokens": 3}}
+    return web.json_response(answer)
+
+
+async def test_a_name_passes_over_providers_that_have_no_such_endpoint(cast):
+    models = {"fast": {"targets": [{"model": "act:a"}, {"model": "stage:b"}], "retries": 3}}
+    gateway, troupe = await cast({"a": embeds, "b": embeds}, models)
+
+    for _ in range(4):
+        await gateway.post({"model": "fast", "input": "swordfish"}, "/v1/embeddings")
+
+    assert {model for model, _ in troupe.seen} == {"b"}
+
+
+async def test_a_name_whose_providers_have_no_such_endpoint_is_refused_without_a_row(cast):
+    gateway, troupe = await cast({"a": embeds}, {"fast": {"targets": [{"model": "act:a"}]}})
+
+    response = await gateway.post({"model": "fast", "input": "swordfish"}, "/v1/embeddings")
+
+    assert (response.status, (await response.json())["error"]["code"]) == (400, "endpoint_not_offered")
+    assert troupe.seen == [] and await gateway.rows() == []
+
+
+async def test_a_stream_of_messages_that_begins_with_an_error_is_hidden_too(cast):
+    models = {"fast": {"targets": [{"model": "act:a"}], "fallbacks": ["claude:m"], "retries": 0}}
+    gateway, _ = await cast({"a": overloaded}, models)
+    messages = [{"role": "user", "content": "say swordfish"}]
+    body = {"model": "fast", "max_tokens": 4, "stream": True, "messages": messages}
+
+    response = await gateway.post(body, "/v1/messages")
+
+    text = await response.text()
+    assert response.status == 200 and "message_stop" in text and "overloaded" not in text
+    (call,), (hidden,) = parted(await gateway.rows())
+    assert (call.status, call.provider, call.usage_source) == ("success", "claude", "provider")
+    assert (hidden.provider, hidden.status_code) == ("act", 502)
+
+
+async def overloaded(stage, request, is_stream):
+    error = {"type": "error", "error": {"type": "overloaded_error", "message": "overloaded"}}
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+    await response.prepare(request)
+    await response.write(b"event: error\ndata: " + json.dumps(error).encode() + b"\n\n")
+    return response
+
+
+async def test_tokens_are_counted_by_name(cast):
+    models = {"fast": {"targets": [{"model": "stage:b"}, {"model": "act:a"}]}}
+    gateway, troupe = await cast({"a": counts, "b": counts}, models)
+    body = {"model": "fast", "messages": [{"role": "user", "content": "say swordfish"}]}
+
+    response = await gateway.post(body, "/v1/messages/count_tokens")
+
+    assert (response.status, await response.json()) == (200, {"input_tokens": 3})
+    assert [model for model, _ in troupe.seen] == ["a"]
+
+
+async def counts(stage, request, is_stream):
+    return web.json_response({"input_tokens": 3})
