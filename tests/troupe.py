@@ -6,8 +6,10 @@ import asyncio
 import itertools
 import json
 
+import pytest
 from aiohttp import web
 
+PRICE = {"input_per_million": "1", "output_per_million": "10"}
 COUNTS = (3, 4)
 """Tokens of prompt and completion of every good answer."""
 
@@ -97,3 +99,46 @@ async def _streamed(request, *events):
     for each in events:
         await response.write(each)
     return response
+
+
+# --- before them a gateway
+
+
+def named(*targets, **members):
+    """The settings of one name, ``fast``, before models on the stage."""
+    entries = [{"model": f"stage:{each}"} for each in targets]
+    fallbacks = [f"stage:{each}" for each in members.pop("fallbacks", ())]
+    return {"fast": {"targets": entries, "fallbacks": fallbacks, **members}}
+
+
+@pytest.fixture
+def cast(gateways):
+    """Makes a gateway before a troupe whose models are ``a``, ``b`` and so on."""
+
+    async def start(parts, models, strategy="memory", **settings):
+        settings = {"pricing": {f"stage:{name}": PRICE for name in parts}, **settings}
+        gateway = await gateways(strategy, models=models, **settings)
+        return gateway, Troupe(gateway.stage, **parts)
+
+    return start
+
+
+async def ask(gateway, model="fast", **members):
+    return await gateway.post(gateway.body(model, **members))
+
+
+async def is_good(response):
+    text = await response.text()
+    return response.status == 200 and "swordfish" in text and "error" not in text
+
+
+def told(rows):
+    return [(row.status, row.provider, row.model, row.status_code, row.end_reason) for row in rows]
+
+
+def parted(rows):
+    """The rows of the calls, and those of the attempts that were hidden."""
+    return (
+        [row for row in rows if row.status != "absorbed"],
+        [row for row in rows if row.status == "absorbed"],
+    )

@@ -113,6 +113,8 @@ class Plan:
 
     def _pick(self) -> Target | None:
         candidates = self._candidates()
+        if len(candidates) < 2:
+            return candidates[0] if candidates else None
         well = [each for each in candidates if self._health.is_open(each.key)]
         if targets := [each for each in well if each in self._targets]:
             fewest = min(self._tries[each.key] for each in targets)

@@ -28,6 +28,7 @@ import uvloop
 from aiohttp import web
 from letting_in import ANNS_KEY
 from spending import budgeted, looking
+from troupe import cast
 
 from backends import Place, StrategyError, UsageQuery, User, sinks
 from backends.testing.faults import Gate
@@ -35,7 +36,7 @@ from gateway.app import build_app
 from gateway.keys import CALLS, METRICS, PUMPS, SETTLEMENTS, SHUTDOWN, SINK, STORE, WRITER
 from gateway.settings import load_settings
 
-__all__ = ["budgeted", "looking"]
+__all__ = ["budgeted", "cast", "looking"]
 
 KEY = "tg-test"
 PROVIDER_KEY = "sk-of-the-provider-0123"
