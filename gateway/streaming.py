@@ -107,7 +107,7 @@ class Relay:
                     return await self._failed(response, event)
                 if is_last:
                     return await self._end(response, COMPLETE, event.raw)
-                if self.shows_usage or not event.is_usage_only:
+                if event.raw and (self.shows_usage or not event.is_usage_only):
                     self.passed_on = event.raw
                     await response.write(event.raw)
         except ProviderError as error:

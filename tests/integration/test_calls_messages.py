@@ -237,7 +237,6 @@ async def test_an_error_event_of_the_providers_is_told_in_our_words(gateway, sta
     [
         ({"messages": []}, {}, 400, "invalid_request_error", "invalid_messages"),
         ({"model": "x:m"}, {}, 404, "not_found_error", "model_not_found"),
-        ({"model": "fake:m"}, {}, 400, "invalid_request_error", "endpoint_not_offered"),
         ({}, {"Authorization": "Bearer tg-wrong"}, 401, "authentication_error", "invalid_api_key"),
         ({}, {"Content-Type": "text/plain"}, 415, "invalid_request_error", "unsupported_media_type"),
     ],
@@ -262,10 +261,15 @@ async def test_a_wrong_method_has_anthropics_shape_too(gateway, method, status):
     assert (await response.json())["type"] == "error"
 
 
-async def test_an_anthropic_provider_has_no_chat(gateway):
-    response = await gateway.post(gateway.body("claude:m"))
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [(COUNT, body("fake:m")), ("/v1/embeddings", {"model": "claude:m", "input": "x"})],
+)
+async def test_what_a_provider_does_not_have_is_refused_without_a_row(gateway, path, asked):
+    response = await gateway.post(asked, path)
 
     assert (response.status, (await response.json())["error"]["code"]) == (400, "endpoint_not_offered")
+    assert await gateway.rows() == []
 
 
 async def test_refusals_for_money_have_anthropics_shape_and_a_row(gateways):
