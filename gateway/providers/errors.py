@@ -3,7 +3,7 @@
 ``status`` and ``code`` are what our client gets, and ``message``: what the provider said, redacted and short.
 ``summary`` is for the row, in words of ours alone: a provider may quote the prompt, and no prompt is stored.
 ``headers`` holds Retry-After or nothing. ``provider_status``: the HTTP status that the provider refused the
-call with, None where it failed in another way.
+call with, None where it failed in another way. ``was_asked``: false where the call cannot even be put to it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ class ProviderError(Exception):
     code: str
     end_reason: Literal["provider_error", "timeout"] = "provider_error"
     provider_status: int | None = None
+    was_asked: bool = True
 
     def __init__(self, summary: str, retry_after: str | None = None, *, said: str = "") -> None:
         super().__init__(summary)

@@ -22,13 +22,15 @@ _OUR_CREDENTIALS = frozenset((401, 403))
 
 def is_tried_again(error: ProviderError) -> bool:
     """Whether another attempt may end better: no connection, no answer in time, an answer that is none, or a
-    status that passes: 408, 409, 425, 429, 5xx."""
-    status = error.provider_status
+    status that passes: 408, 409, 425, 429, 5xx. Elsewhere, also what could not be put to the provider."""
+    status = error.provider_status if error.was_asked else None
     return status is None or status in _PASSING or status >= 500
 
 
 def is_fault(error: ProviderError) -> bool:
     """Whether ``error`` tells against the target, and not against what the client asked for."""
+    if not error.was_asked:
+        return False
     return is_tried_again(error) or error.provider_status in _OUR_CREDENTIALS
 
 

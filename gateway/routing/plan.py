@@ -50,6 +50,7 @@ class Plan:
         self._costs: Costs = _nobody_knows
         self._stream = False
         self._tries: Counter[str] = Counter()
+        self._unfit: set[str] = set()
         self._next: Target = model.targets[0]
 
     @property
@@ -93,8 +94,10 @@ class Plan:
         """The attempt of ``ticket`` failed."""
         if is_fault(error):
             ticket.fail(rest_s(error, now))
-        else:
+        elif error.was_asked:
             ticket.succeed()
+        else:  # it says nothing of the target, but that this call cannot go there
+            self._unfit.add(self._next.key)
 
     def after(self, error: ProviderError, now: datetime) -> Step | None:
         """What follows on the attempt that failed; None: nothing, its outcome is the call's."""
@@ -109,7 +112,8 @@ class Plan:
 
     def _candidates(self) -> list[Target]:
         targets = self._targets if self._left > 0 else ()
-        return [*targets, *(each for each in self._fallbacks if not self._tries[each.key])]
+        fallbacks = (each for each in self._fallbacks if not self._tries[each.key])
+        return [each for each in (*targets, *fallbacks) if each.key not in self._unfit]
 
     def _pick(self) -> Target | None:
         candidates = self._candidates()

@@ -22,6 +22,8 @@ _DATA_URL = re.compile(r"data:([\w.+/-]+);base64,(.*)", re.DOTALL)
 class NotTranslatable(ProviderRejected):
     """The provider's format has no word for what the client asks."""
 
+    was_asked = False
+
     def __init__(self, what: str) -> None:
         super().__init__(400, f"This model's provider cannot do this: {what}.")
         self.code = "not_translatable"

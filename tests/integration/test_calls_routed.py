@@ -225,6 +225,17 @@ async def test_every_endpoint_goes_by_names(cast):
     assert [row.endpoint for row in await gateway.rows()] == ["/v1/embeddings"] * 2
 
 
+async def test_what_one_providers_format_cannot_say_is_asked_of_another(cast):
+    models = {"fast": {"targets": [{"model": "act:a"}], "fallbacks": ["stage:b"], "retries": 2}}
+    gateway, troupe = await cast({"a": well, "b": well}, models)
+
+    assert await is_good(await ask(gateway, n=2))
+
+    assert [model for model, _ in troupe.seen] == ["b"]
+    _, (hidden,) = parted(await gateway.rows())
+    assert (hidden.provider, hidden.status_code, hidden.error_code) == ("act", 400, "not_translatable")
+
+
 async def embeds(stage, request, is_stream):
     answer = {"object": "list", "data": [], "model": "b", "usage": {"prompt_tokens": 3, "total_tokens": 3}}
     return web.json_response(answer)

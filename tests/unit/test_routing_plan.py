@@ -20,6 +20,7 @@ from gateway.providers.errors import (
     ProviderUnreachable,
 )
 from gateway.routing.attempts import LONGEST_PAUSE_S, is_fault, is_tried_again, pause_s, rest_s
+from gateway.translation.base import NotTranslatable
 
 
 def begun(routed, name="fast"):
@@ -117,6 +118,19 @@ def test_an_error_that_would_come_again_ends_the_call(status):
     routed = router(targets=targets(a=1, b=1), fallbacks=(target("q:x"),), retries=5)
 
     assert len(walk(begun(routed), refused(status))) == 1
+
+
+def test_what_cannot_be_put_to_one_provider_goes_to_the_others_and_tells_nothing_of_that_one():
+    clock = Clock()
+    routed = router(targets=targets(a=1), fallbacks=(target("q:x"),), retries=3, clock=clock)
+    fail(routed.health, "p:a", 3)
+    clock.now += 60
+
+    assert walk(begun(routed), NotTranslatable("this")) == ["p:a", "q:x"]
+
+    until = routed.health.cools_until("p:a")
+    assert until < clock.now and until > 0, "the trial had no verdict"
+    assert routed.health.is_open("p:a")
 
 
 def test_a_target_that_cools_down_is_passed_over():
