@@ -128,5 +128,5 @@ class Plan:
             return well[0]
         return min(candidates, key=self._reluctance, default=None)
 
-    def _reluctance(self, target: Target) -> tuple[int, float]:
-        return self._tries[target.key], self._health.cools_until(target.key)
+    def _reluctance(self, target: Target) -> tuple[float, int]:
+        return self._health.cools_until(target.key), self._tries[target.key]

@@ -157,6 +157,14 @@ def test_when_nothing_is_well_the_call_is_made_all_the_same():
     assert begun(routed).route.price_key == "p:b", "which is sooner over it"
 
 
+def test_when_nothing_is_well_a_target_that_only_rests_is_tried_before_one_that_fails():
+    routed = router(targets=targets(a=1, b=1), retries=3)
+    fail(routed.health, "p:a", rest_s=1)
+    fail(routed.health, "p:b", 3)
+
+    assert walk(begun(routed), refused(429, "1"))[0] == "p:a"
+
+
 def test_two_calls_do_not_both_make_the_trial():
     clock = Clock()
     routed = router(targets=targets(a=1), fallbacks=(target("q:x"),), clock=clock)
