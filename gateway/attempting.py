@@ -8,8 +8,8 @@ succeeded, or raises the error of the last one. An attempt that another one hide
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -19,9 +19,10 @@ from .calls import Call
 from .departure import ClientLeft, Departure, has_left
 from .endings import provider_ending
 from .keys import PRICES, PROVIDERS, SETTINGS, WRITER
-from .providers.base import Answer, Event, EventStream, Payload
-from .providers.errors import ProviderError, ProviderFailed, ProviderTimeout
+from .providers.base import Answer, EventStream, Payload
+from .providers.errors import ProviderError
 from .routing import Plan, Ticket
+from .watched_stream import WatchedStream, in_time
 
 T = TypeVar("T")
 
@@ -75,7 +76,7 @@ class Attempts:
         with self._attempt() as ticket:
             provider = self._request.app[PROVIDERS][self._plan.route.provider]
             payload = self._make_payload(self._plan.route.model)
-            async with _in_time(self._deadline(self._plan.attempt_timeout_s)):
+            async with in_time(self._deadline(self._plan.attempt_timeout_s)):
                 answer = await provider.send(facts.endpoint, payload, facts.request_id)
             ticket.answer()
             ticket.succeed()
@@ -88,7 +89,7 @@ class Attempts:
             provider = self._request.app[PROVIDERS][self._plan.route.provider]
             payload = self._make_payload(self._plan.route.model)
             first_by = self._deadline(self._plan.attempt_timeout_s, self._first_token_timeout_s())
-            async with _in_time(first_by):
+            async with in_time(first_by):
                 opening = provider.stream(facts.endpoint, payload, facts.request_id)
                 events = await own.enter_async_context(opening)
             stream = WatchedStream(events, ticket, self._plan, first_by)
@@ -132,76 +133,3 @@ class Attempts:
         except ClientLeft:
             return False
         return not has_left(self._request)
-
-
-class WatchedStream:
-    """See ``EventStream``. Tells the attempt's ticket what becomes of ``events``, the first of which has to
-    be there at ``first_by`` (loop time)."""
-
-    def __init__(self, events: EventStream, ticket: Ticket, plan: Plan, first_by: float | None) -> None:
-        self._events = events
-        self._ticket = ticket
-        self._plan = plan
-        self._first_by = first_by
-        self._first: Event | None = None
-        self._has_begun = False
-
-    @property
-    def content_type(self) -> str:
-        """See ``EventStream``."""
-        return self._events.content_type
-
-    def __aiter__(self) -> WatchedStream:
-        return self
-
-    async def __anext__(self) -> Event:
-        event, self._first = self._first, None
-        return await self._read() if event is None else event
-
-    async def begin(self) -> None:
-        """Wait for the first event, which is kept for the reader. Raises ``ProviderError``, also for a
-        failure that the event tells of."""
-        event = await self._read()
-        if event.is_error:
-            raise failure_in(event)
-        self._first = event
-
-    async def _read(self) -> Event:
-        try:
-            event = await self._next()
-        except ProviderError as error:
-            self._plan.heed(self._ticket, error, datetime.now(UTC))
-            raise
-        self._note(event)
-        return event
-
-    async def _next(self) -> Event:
-        if self._has_begun:
-            return await anext(self._events)
-        async with _in_time(self._first_by):
-            return await anext(self._events)
-
-    def _note(self, event: Event) -> None:
-        if event.is_error:
-            self._ticket.fail()
-        elif event.is_done:
-            self._ticket.answer()
-            self._ticket.succeed()
-        elif not self._has_begun:
-            self._ticket.answer()
-        self._has_begun = True
-
-
-def failure_in(event: Event) -> ProviderFailed:
-    """The failure that ``event`` tells of."""
-    return ProviderFailed("The provider's stream ended with an error.", said=event.error_message)
-
-
-@asynccontextmanager
-async def _in_time(when: float | None) -> AsyncIterator[None]:
-    """What runs inside raises ``ProviderTimeout`` at ``when`` (loop time); None: never."""
-    try:
-        async with asyncio.timeout_at(when):
-            yield
-    except TimeoutError:
-        raise ProviderTimeout("The provider did not answer in time.") from None

@@ -24,7 +24,7 @@ from .answers import (
     cancelled_ending,
     provider_problem,
 )
-from .attempting import Attempts, failure_in
+from .attempting import Attempts
 from .calls import Call
 from .departure import Departure, WatchedResponse, has_left
 from .endings import BUG, CLIENT_LEFT, COMPLETE, Ending, provider_ending
@@ -34,6 +34,7 @@ from .providers.base import Event, EventStream
 from .providers.errors import ProviderError
 from .pumps import Pumps
 from .sections import StreamSettings
+from .watched_stream import failure_in
 
 log = logging.getLogger("gateway.calls")
 
