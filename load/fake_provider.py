@@ -231,6 +231,8 @@ def _wants_events(body: Body) -> bool:
 async def _events(
     request: web.Request, events: Iterator[tuple[bytes, bool]], call: Seen, plan: Plan
 ) -> web.StreamResponse:
+    if plan.malformed:
+        return _page(call)
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
     await response.prepare(request)
     pieces = 0
@@ -247,6 +249,8 @@ async def _events(
 
 async def _sound(request: web.Request, body: bytes | str, call: Seen, plan: Plan) -> web.StreamResponse:
     """A body that is no JSON, in pieces."""
+    if plan.malformed:
+        return _page(call)
     kind = "text/plain; charset=utf-8" if isinstance(body, str) else "audio/wav"
     raw = body.encode() if isinstance(body, str) else body
     response = web.StreamResponse(headers={"Content-Type": kind})
@@ -349,8 +353,7 @@ async def _plain(request: web.Request, answer: dict[str, Any], call: Seen, plan:
 
 async def _stream(request: web.Request, body: dict[str, Any], call: Seen, plan: Plan) -> web.StreamResponse:
     if plan.malformed:
-        call.finished = True
-        return web.Response(text="<html>This is no stream of events.</html>", content_type="text/html")
+        return _page(call)
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
     await response.prepare(request)
     with_usage = bool((body.get("stream_options") or {}).get("include_usage"))
@@ -373,6 +376,11 @@ async def _stream(request: web.Request, body: dict[str, Any], call: Seen, plan: 
 
 async def _write(response: web.StreamResponse, payload: dict[str, Any]) -> None:
     await response.write(b"data: " + json.dumps(payload).encode() + b"\n\n")
+
+
+def _page(call: Seen) -> web.Response:
+    call.finished = True
+    return web.Response(text="<html>This is no answer.</html>", content_type="text/html")
 
 
 def _hung_up(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:

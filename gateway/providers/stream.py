@@ -63,7 +63,9 @@ class SseStream:
         try:
             chunk = await self._content.readany()
         except TRANSPORT_ERRORS as error:
-            raise typed(error, lost=ProviderStreamCut) from error
+            if self._held is None:
+                raise typed(error, lost=ProviderStreamCut) from error
+            return self._let_go(error)
         try:
             events = self._parser.feed(chunk) if chunk else self._last_event()
         except EventTooLarge:
@@ -72,6 +74,13 @@ class SseStream:
             self._take(self._format.read_event(raw, self._api_key))
         if not chunk and self._held is not None:
             self._ready.append(self._held)
+
+    def _let_go(self, error: Exception) -> None:
+        """The event that may have been the last was that, if only silence came behind it. Otherwise the next
+        read tells of ``error`` again."""
+        assert self._held is not None
+        self._ready.append(self._held._replace(is_done=isinstance(error, TimeoutError)))
+        self._held = None
 
     def _take(self, event: Event) -> None:
         """Queue ``event``, unless what comes behind it says whether it is the last."""

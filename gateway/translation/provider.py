@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from ..providers.base import Answer, Event, EventStream, Payload, Provider
 from ..providers.stream import EVENTS
-from .base import EventTranslation, Json, Translation
+from .base import EventTranslation, Json, NotTranslatable, Translation
 from .chat_answer import ChatEvents, chat_answer
 from .chat_request import messages_request
 from .messages_answer import MessageEvents, message_answer
@@ -112,8 +112,11 @@ class TranslatedStream:
 
 
 def _translated(translation: Translation, payload: Payload) -> Payload:
-    """The headers that only the client's format knows stay behind."""
-    return Payload(_bytes(translation.request(json.loads(payload.body))))
+    """The headers that only the client's format knows stay behind. Raises ``NotTranslatable``."""
+    try:
+        return Payload(_bytes(translation.request(json.loads(payload.body))))
+    except RecursionError:
+        raise NotTranslatable("a body that is nested so deeply") from None
 
 
 def _bytes(value: Json) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from decimal import Decimal
 
@@ -206,6 +207,28 @@ async def test_streamed_images_end_with_the_last_of_them(gateway, stage):
 
     assert (await response.read()).count(b"event: image_generation.completed") == 2
     assert (await gateway.row()).status == "success"
+
+
+async def test_a_provider_that_is_silent_behind_its_last_event_has_said_all(gateways):
+    gateway = await gateways(pricing=PRICES, timeout_s=0.1)
+    gateway.stage.stream(named("image_generation.completed", b64_json="x"), asyncio.Event())
+
+    body = {"model": "stage:m", "prompt": SAID, "stream": True}
+    response = await gateway.post(body, "/v1/images/generations")
+
+    assert b"image_generation.completed" in await response.read()
+    assert (await gateway.row()).status == "success"
+
+
+async def test_images_that_came_before_a_cut_are_passed_on_and_counted(gateway, stage):
+    stage.stream(named("image_generation.completed", b64_json="swordfish"), stage.CUT)
+
+    body = {"model": "stage:m", "prompt": SAID, "n": 2, "stream": True}
+    response = await gateway.post(body, "/v1/images/generations")
+
+    first, last, _ = (await response.read()).split(b"\n\n")
+    assert b"swordfish" in first and b"provider_stream_cut" in last
+    assert (await gateway.row()).status == "error"
 
 
 async def test_streamed_images_are_counted(gateway, client):

@@ -262,3 +262,14 @@ async def test_a_translated_stream_without_counts_is_estimated_by_its_text(gatew
     await gateway.post({"model": "stage:m", "max_tokens": 9, "messages": SAID, "stream": True}, MESSAGES)
 
     assert counts(await gateway.row())[:4] == ("success", "estimate", 4, 2)
+
+
+async def test_no_depth_of_a_body_is_a_bug_of_ours(gateway, stage):
+    stage.plain({"type": "message", "content": []})
+    statuses = set()
+    for depth in (1, 300, 900, 950, 980, 990, 1000, 3000, 100_000):
+        deep = b"[" * depth + b"]" * depth
+        body = json.dumps({"model": "act:m", "messages": SAID})[:-1].encode() + b', "x": ' + deep + b"}"
+        statuses.add((await gateway.post(body, CHAT)).status)
+
+    assert statuses == {200, 400}
