@@ -98,10 +98,14 @@ class Admission:
         """Take a place over the ledger's bounds; see ``Ledger.admit_beyond``."""
         return self._ledger.admit_beyond(more)
 
+    def enter_now(self) -> bool:
+        """Take a place if there is room that nobody waits for."""
+        return not self._waiting and self._ledger.admit()
+
     async def enter(self, max_wait_s: float) -> bool:
         """Take a place, waiting at most ``max_wait_s`` seconds for room. May be cancelled: nothing leaks,
         for the place is taken only in the step that returns."""
-        if not self._waiting and self._ledger.admit():
+        if self.enter_now():
             return True
         if max_wait_s <= 0:
             return False

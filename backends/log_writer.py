@@ -27,6 +27,11 @@ class LogWriter(Protocol):
         With a journal, what ``intent`` makes is on disk on return."""
         ...
 
+    def reserve_now(self) -> Place | None:
+        """One more place for a call that has one, under a new id, if there is room in this very moment; never
+        before those who wait for room. None is not counted as shed: the call has its row all the same."""
+        ...
+
     async def put(self, row: UsageRecord) -> None:
         """Reserve and put in one, under the row's own id; without room the row is counted as shed."""
         ...

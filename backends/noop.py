@@ -6,7 +6,7 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from .admission import Intent, Place, Refused
+from .admission import Intent, Place, Receipt, Refused
 from .errors import StateError
 from .ledger import LedgerCounts
 from .record import UsageRecord
@@ -29,6 +29,20 @@ class NoopLogWriter:
     async def reserve(self, row_id: UUID | None = None, intent: Intent | None = None) -> Place | Refused:
         """No place, and every call is served."""
         return Refused("noop", is_call_served=True)
+
+    def reserve_now(self) -> Place | None:
+        """A place that keeps nothing: no row is a reason to end a call here."""
+        return Place(uuid7(), self)
+
+    def accept(self, row: UsageRecord, row_id: UUID) -> Receipt | None:
+        """Keeps nothing."""
+        return None
+
+    async def settled(self, receipt: Receipt) -> None:
+        """There is never anything to wait for."""
+
+    def release(self, row_id: UUID) -> None:
+        """There is nothing to take back."""
 
     async def put(self, row: UsageRecord) -> None:
         """Keeps nothing."""

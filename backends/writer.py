@@ -170,14 +170,27 @@ class BatchLogWriter:
             return self._admission.refuse(reason)
         return Place(row_id or uuid7(), self)
 
+    def reserve_now(self) -> Place | None:
+        """See ``LogWriter.reserve_now``."""
+        if self._refusal() or not (self._enter_beyond() or self._admission.enter_now()):
+            return None
+        return Place(uuid7(), self)
+
     async def _enter(self) -> bool:
         """Room in memory, else, with ``spill``, on the disk; without room there ``spill`` is ``block``."""
-        if self._on_full == "spill" and self._spool is not None and not self._ledger.room:
-            if self._admission.enter_beyond(min(self._spool.room, self._options.max_places)):
-                self._pulse.beat()
-                return True
+        if self._enter_beyond():
+            return True
         waits = self._on_full in ("block", "spill")
         return await self._admission.enter(self._options.max_block_s if waits else 0.0)
+
+    def _enter_beyond(self) -> bool:
+        """Room on the disk, when there is none in memory."""
+        if self._on_full != "spill" or self._spool is None or self._ledger.room:
+            return False
+        if not self._admission.enter_beyond(min(self._spool.room, self._options.max_places)):
+            return False
+        self._pulse.beat()
+        return True
 
     async def put(self, row: UsageRecord) -> None:
         """See ``LogWriter.put``."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from typing import Any
 
 from aiohttp import web
 
@@ -13,23 +11,21 @@ from backends import NotDurable
 from .calls import Call
 from .departure import has_left
 from .endings import CLIENT_LEFT, SHUTDOWN, Ending
-from .errors import INTERNAL_MESSAGE, error_body, error_type
+from .errors import GatewayError, InternalError, ServiceUnavailable, error_type
 from .keys import CALLS
+from .middlewares import error_response
 from .providers.errors import ProviderError
 
 USAGE_ID = "x-usage-id"
 
-NOT_DURABLE = error_body(
+NOT_DURABLE = ServiceUnavailable(
     "The usage row of this call could not be stored, so its answer is withheld. Try again later.",
-    "service_unavailable",
     "usage_not_durable",
 )
-SHUTTING_DOWN = error_body(
-    "The gateway is being stopped. Try again; another instance may answer.",
-    "service_unavailable",
-    "shutting_down",
+SHUTTING_DOWN = ServiceUnavailable(
+    "The gateway is being stopped. Try again; another instance may answer.", "shutting_down"
 )
-INTERNAL_ERROR = error_body(INTERNAL_MESSAGE, "api_error", "internal_error")
+INTERNAL_ERROR = InternalError()
 
 
 def cancelled_ending(request: web.Request) -> Ending:
@@ -40,14 +36,11 @@ def cancelled_ending(request: web.Request) -> Ending:
     return SHUTDOWN.unheard() if request.app[CALLS].is_ending else CLIENT_LEFT
 
 
-def provider_body(error: ProviderError) -> dict[str, Any]:
+def provider_problem(error: ProviderError) -> GatewayError:
     """What the client gets to read of a provider's failure."""
-    return error_body(error.message, error_type(error.status), error.code)
-
-
-def provider_answer(error: ProviderError) -> web.Response:
-    """The answer to a call that its provider failed."""
-    return web.json_response(provider_body(error), status=error.status, headers=error.headers)
+    return GatewayError(
+        error.message, error.code, status=error.status, type=error_type(error.status), headers=error.headers
+    )
 
 
 async def promised(request: web.Request, call: Call, answer: web.Response) -> web.Response:
@@ -55,7 +48,7 @@ async def promised(request: web.Request, call: Call, answer: web.Response) -> we
     try:
         await _durable(request, call)
     except NotDurable:
-        return web.json_response(NOT_DURABLE, status=503)
+        return error_response(request, NOT_DURABLE)
     if call.usage_id is not None:
         answer.headers[USAGE_ID] = str(call.usage_id)
     return answer
@@ -78,8 +71,3 @@ async def _durable(request: web.Request, call: Call) -> None:
         if not is_stop(request):
             raise
         await call.durable()  # the answer is known and its row on the way: only another cancel ends this
-
-
-def error_event(body: dict[str, Any]) -> bytes:
-    """An error as the last event of a stream."""
-    return b"data: " + json.dumps(body).encode() + b"\n\n"

@@ -40,6 +40,7 @@ from .keys import (
     PRICES,
     PROVIDERS,
     PUMPS,
+    ROUTER,
     SETTINGS,
     SETTLEMENTS,
     SHUTDOWN,
@@ -55,6 +56,7 @@ from .money import opened_money
 from .providers.pool import open_providers
 from .pumps import Pumps
 from .routes import add_routes
+from .routing import Router, named_models
 from .sections import CLOSING_S
 from .settings import Settings, sink_options
 from .shutdown import Shutdown
@@ -78,6 +80,7 @@ def build_app(settings: Settings) -> web.Application:
     app[CALLS] = RunningCalls()
     app[LIMITS] = RateLimits()
     app[PUMPS] = Pumps(settings.streams.max_pumps, settings.streams.after_disconnect_s)
+    app[ROUTER] = Router(settings.providers, named_models(settings.models), **settings.cooldown.model_dump())
     app[SHUTDOWN] = Shutdown(settings.shutdown)
     add_middlewares(app, settings.cors_allow_origins)
     add_routes(app)

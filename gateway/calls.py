@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Protocol
@@ -55,6 +55,10 @@ class CallObserver(Protocol):
         """``overhead_s``: seconds of the call not spent waiting for the provider."""
         ...
 
+    def attempt_absorbed(self, record: UsageRecord, is_known_model: bool) -> None:
+        """Of an attempt that failed, and that another one hid from the client."""
+        ...
+
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class Call:
@@ -63,7 +67,7 @@ class Call:
     text are counted until the provider gives counts of its own. ``is_handed_over``: its handler has left it
     to somebody who will finish it. ``on_finish`` is called with the row once it is put, whatever ended the
     call; an error there is logged and costs nobody anything. ``row_id`` is what a place is to be taken under;
-    ``images`` are those that were made: none, as no endpoint makes any yet."""
+    ``images`` are those that were made."""
 
     facts: Facts
     place: Place | None
@@ -81,6 +85,10 @@ class Call:
     began: float = field(default_factory=time.monotonic)
     row_id: UUID = field(default_factory=uuid7)
     images: int = 0
+    absorbed: list[UsageRecord] = field(default_factory=list)
+    """The rows of the attempts that were hidden, in ``places_beside``."""
+    places_beside: list[Place] = field(default_factory=list)
+    attempt_began: float = field(default_factory=time.monotonic)
     _is_finished: bool = False
 
     @property
@@ -108,16 +116,38 @@ class Call:
             self.ttft_s = time.monotonic() - self.began
         if event.usage is not None:
             self.usage = event.usage if self.usage is None else self.usage.updated(event.usage)
-        elif self.usage is None:
+        elif self.usage is None and event.has_text:
             self.characters += text_characters(event.raw)
+        self.images += event.images
         self.is_whole = event.is_done
         return event.is_done
 
     def see_answer(self, answer: Answer) -> None:
         """Learn from the provider's plain answer."""
-        self.usage, self.is_whole = answer.usage, True
-        if answer.usage is None:
+        self.usage, self.is_whole, self.images = answer.usage, True, answer.images
+        if answer.usage is None and answer.has_text:
             self.characters = text_characters(answer.body)
+
+    def turn_to(self, route: Route, price: Price | None) -> None:
+        """An attempt begins, which goes to ``route``; the name that was asked for stays."""
+        self.facts = replace(self.facts, route=route, price=price)
+        self.attempt_began = time.monotonic()
+
+    def absorb(self, place: Place, ending: Ending) -> None:
+        """The attempt under way failed, and another one hides that: put its row into ``place``, beside the
+        call's own, and know nothing of an answer any more. Synchronous."""
+        latency_s = time.monotonic() - self.attempt_began
+        hidden = replace(self._record(replace(ending, status="absorbed"), latency_s), id=place.id)
+        place.put(hidden)
+        self.absorbed.append(hidden)
+        self.places_beside.append(place)
+        self.usage, self.is_whole, self.ttft_s, self.characters, self.images = None, False, None, 0, 0
+        self.observer.attempt_absorbed(hidden, is_known_model=self.facts.price is not None)
+
+    def spent(self, row: UsageRecord) -> Decimal | None:
+        """What the call costs in USD that ended with ``row``, with the attempts that were hidden."""
+        known = [each.cost for each in (row, *self.absorbed) if each.cost is not None]
+        return sum(known, Decimal(0)) if known else None
 
     def intent(self) -> UsageRecord:
         """The row as it would read if the process died during the call."""
@@ -146,9 +176,10 @@ class Call:
                 log.exception("finish_not_heard", extra={"request_id": self.facts.request_id})
 
     async def durable(self) -> None:
-        """See ``Place.durable``."""
-        if self.place is not None:
-            await self.place.durable()
+        """See ``Place.durable``; of all rows of the call."""
+        for place in (*self.places_beside, self.place):
+            if place is not None:
+                await place.durable()
 
     def _record(self, ending: Ending, latency_s: float | None) -> UsageRecord:
         facts = self.facts
@@ -196,15 +227,16 @@ class Call:
 
     def _known_usage(self) -> tuple[TokenUsage, UsageSource]:
         if self.usage is not None:
-            return self.usage, "provider" if self.is_whole else "partial"
+            return self.usage.summed(), "provider" if self.is_whole else "partial"
         if self.is_whole:
             return estimate(self.facts.prompt_tokens, self.characters), "estimate"
         return TokenUsage(), "none"
 
     def _cost(self, usage: TokenUsage, source: UsageSource) -> Decimal | None:
-        if self.facts.price is None or source == "none" or (source == "estimate" and not self.estimate_cost):
+        if self.facts.price is None or source == "none":
             return None
-        return cost(self.facts.price, usage, self.images)
+        is_known = source != "estimate" or self.estimate_cost
+        return cost(self.facts.price, usage if is_known else TokenUsage(), self.images)
 
 
 class RunningCalls:

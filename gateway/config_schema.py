@@ -27,12 +27,15 @@ UNKNOWN: Final = object()
 
 
 def below(schema: Any, name: str) -> Any:
-    """The schema of the key ``name`` in a section, ``UNKNOWN`` when the section has no such key."""
+    """The schema of the key ``name`` in a section, or of any place in a list; ``UNKNOWN`` when the section
+    has no such key."""
     schema = _bare(schema)
     if schema is Any:
         return Any
     if (fields := fields_of(schema)) is not None:
         return fields.get(name, UNKNOWN)
+    if get_origin(schema) is list:
+        return get_args(schema)[0]
     return get_args(schema)[1] if get_origin(schema) is dict else UNKNOWN
 
 
@@ -70,6 +73,8 @@ def known_keys(schema: Any, values: Any, path: KeyPath = ()) -> dict[KeyPath, tu
     """The fixed keys of every section that ``values`` has, by path."""
     fields = fields_of(schema)
     known = {} if fields is None else {path: tuple(fields)}
+    if isinstance(values, list):
+        values = {str(index): value for index, value in enumerate(values)}
     if isinstance(values, Mapping):
         for name, value in values.items():
             known |= known_keys(below(schema, name), value, (*path, name))
@@ -87,6 +92,11 @@ def straighten(value: Any, schema: Any, path: KeyPath, origins: Origins) -> Any:
             name: straighten(each, below(schema, name), (*path, name), origins)
             for name, each in value.items()
         }
+    if isinstance(value, list):
+        return [
+            straighten(each, below(schema, str(index)), (*path, str(index)), origins)
+            for index, each in enumerate(value)
+        ]
     if isinstance(value, bool) and kind == "choice":
         return "on" if value else "off"
     if isinstance(value, bool) and kind == "number":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .token_usage import TokenUsage
@@ -16,7 +16,9 @@ from .token_usage import TokenUsage
 CHARACTERS_PER_TOKEN = 4
 
 _TEXT = re.compile(
-    rb'"(?:content|reasoning_content|refusal|arguments|text)"\s*:\s*"([^"\\]*(?:\\.[^"\\]*)*)"', re.DOTALL
+    rb'"(?:content|reasoning_content|refusal|arguments|text|delta|partial_json|thinking)"'
+    rb'\s*:\s*"([^"\\]*(?:\\.[^"\\]*)*)"',
+    re.DOTALL,
 )
 """A member that holds text of the model, and its value as it is written in JSON."""
 
@@ -27,15 +29,11 @@ def estimate(prompt_tokens: int, text_characters: int) -> TokenUsage:
     return TokenUsage(prompt_tokens, completion_tokens, prompt_tokens + completion_tokens)
 
 
-def prompt_tokens(members: Mapping[str, Any]) -> int:
-    """The tokens of a request's texts, or of its ``input`` where that is tokens already. Pictures and sound
-    have no characters and count for nothing."""
-    messages = members.get("messages")
-    characters = sum(map(_message_characters, messages)) if isinstance(messages, list) else 0
-    asked = members.get("input")
-    inputs = asked if isinstance(asked, list) else [asked]
-    characters += sum(len(each) for each in inputs if isinstance(each, str))
-    return _tokens(characters) + sum(map(_given_tokens, inputs))
+def prompt_tokens(members: Mapping[str, Any], names: Sequence[str] = ("messages", "input")) -> int:
+    """The tokens of the texts below ``names``, or of what is tokens there already. Pictures and sound have no
+    characters and count for nothing."""
+    values = [each for name in names for each in _texts_below(members, name)]
+    return _tokens(sum(map(_characters, values))) + sum(map(_given_tokens, values))
 
 
 def text_characters(raw: bytes) -> int:
@@ -54,11 +52,22 @@ def _tokens(characters: int) -> int:
     return -(-characters // CHARACTERS_PER_TOKEN)
 
 
-def _message_characters(message: object) -> int:
-    content = message.get("content") if isinstance(message, dict) else None
-    if isinstance(content, str):
-        return len(content)
-    return sum(map(len, _part_texts(content))) if isinstance(content, list) else 0
+def _texts_below(members: Mapping[str, Any], name: str) -> list[Any]:
+    value = members.get(name)
+    values = value if isinstance(value, list) else [value]
+    return [each for each in values if isinstance(each, dict)] if name == "messages" else values
+
+
+def _characters(value: object) -> int:
+    """Of a text, of a message, or of a document."""
+    if isinstance(value, str):
+        return len(value)
+    if not isinstance(value, dict):
+        return 0
+    content = value.get("content")
+    if isinstance(content, list):
+        return sum(map(len, _part_texts(content)))
+    return sum(len(each) for each in (content, value.get("text")) if isinstance(each, str))
 
 
 def _part_texts(parts: list[Any]) -> Iterator[str]:
@@ -69,7 +78,7 @@ def _part_texts(parts: list[Any]) -> Iterator[str]:
 
 
 def _given_tokens(value: object) -> int:
-    """Embeddings take texts as tokens, too: one text as a list of numbers, or several such lists."""
+    """A text may be given as tokens: as a list of numbers, or as several such lists."""
     return len(value) if isinstance(value, list) else int(isinstance(value, int))
 
 

@@ -1,20 +1,17 @@
 """What a client asks of an inference endpoint, checked before anything else happens.
 
-Pure. Takes the raw body; gives the few members the gateway itself must know, and the body as it goes on to
-the provider: as it came, with only the model's name and, for streams, ``stream_options`` changed.
+Pure. Holds the few members that the gateway itself must know, and the body as it goes on to the provider: as
+it came, with only the model's name changed and what the format has to tell the provider beside it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
-from backends import tags_text
-
-from .body import CallBody
 from .errors import BadRequest
-from .estimate import prompt_tokens
+from .providers.base import Payload
 
 MAX_NAME = 256
 """Characters of ``model`` and ``user``: what a column of the usage row holds."""
@@ -22,21 +19,45 @@ MAX_COUNT = 10_000_000
 """What a larger number of tokens or choices is taken for; no provider gives so many."""
 
 
-@dataclass(frozen=True, slots=True)
+class Members(Protocol):
+    """A body that is read member by member, and written with some of them changed."""
+
+    @property
+    def members(self) -> Mapping[str, Any]:
+        """All of them, by name."""
+        ...
+
+    def get(self, key: str) -> Any:
+        """The member ``key``, or None."""
+        ...
+
+    def with_members(self, changes: Mapping[str, Any]) -> bytes:
+        """The body with these members changed, or added. Raises ``BadRequest``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InferenceRequest:
     """One checked request. ``shows_usage``: the client asked for the stream's usage chunk itself;
     ``prompt_tokens`` are an estimate. ``output_tokens``: the most that the client wants for each of its
-    ``choices``, None if it does not say. ``user``: whom the body names."""
+    ``choices``, None if it does not say; ``images``: how many it wants. ``user``: whom the body names;
+    ``is_user_opaque``: that need not be one of the gateway's. ``is_relayed``: the answer is passed on piece
+    by piece. ``additions`` go to the provider beside the model's name; ``headers``, too."""
 
-    body: CallBody
+    body: Members
     model: str
-    stream: bool
-    shows_usage: bool
-    tags: str | None
-    prompt_tokens: int
+    stream: bool = False
+    is_relayed: bool = False
+    shows_usage: bool = True
+    tags: str | None = None
+    prompt_tokens: int = 0
     output_tokens: int | None = None
     choices: int = 1
+    images: int = 0
     user: str | None = None
+    is_user_opaque: bool = False
+    additions: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def most_tokens(self, default_output_tokens: int) -> int:
         """What the call may take, as far as anybody can tell. ``default_output_tokens``: of each choice, for
@@ -44,53 +65,18 @@ class InferenceRequest:
         output = default_output_tokens if self.output_tokens is None else self.output_tokens
         return self.prompt_tokens + self.choices * output
 
-    def upstream_body(self, model: str) -> bytes:
+    def upstream_body(self, model: str) -> Payload:
         """The body for the provider, which knows the model as ``model``. Raises ``BadRequest``."""
-        changes: dict[str, Any] = {"model": model}
-        if self.stream and not self.shows_usage:
-            changes["stream_options"] = {**(self.body.get("stream_options") or {}), "include_usage": True}
-        return self.body.with_members(changes)
+        return Payload(self.body.with_members({"model": model, **self.additions}), self.headers)
 
 
-def parse_chat(raw: bytes) -> InferenceRequest:
-    """A chat completion. Raises ``BadRequest``."""
-    return _parse(raw, _check_messages)
+def name_in(body: Members, key: str) -> str | None:
+    """The name under ``key``, if there is one. Raises ``BadRequest`` for what is no name."""
+    return checked_name(body.get(key), key)
 
 
-def parse_embeddings(raw: bytes) -> InferenceRequest:
-    """Embeddings. Raises ``BadRequest``."""
-    request = _parse(raw, _check_input)
-    if request.stream:
-        raise BadRequest("Embeddings are not streamed.", code="invalid_stream", param="stream")
-    return replace(request, output_tokens=0, choices=1)
-
-
-def _parse(raw: bytes, check: Callable[[CallBody], None]) -> InferenceRequest:
-    body = CallBody.parse(raw)
-    model = _name(body, "model")
-    if model is None:
-        raise BadRequest("The body names no model.", code="missing_model", param="model")
-    user = _name(body, "user")
-    check(body)
-    stream = body.get("stream")
-    if stream is not None and not isinstance(stream, bool):
-        raise BadRequest("stream is true or false.", code="invalid_stream", param="stream")
-    options = _stream_options(body)
-    return InferenceRequest(
-        body=body,
-        model=model,
-        stream=bool(stream),
-        shows_usage=options.get("include_usage") is True,
-        tags=tags_text(body.get("metadata")),
-        prompt_tokens=prompt_tokens(body.members),
-        output_tokens=_count(body, "max_completion_tokens", "max_tokens"),
-        choices=max(1, _count(body, "n") or 1),
-        user=user,
-    )
-
-
-def _name(body: CallBody, key: str) -> str | None:
-    name = body.get(key)
+def checked_name(name: object, key: str) -> str | None:
+    """``name``, which stood under ``key``. Raises ``BadRequest`` for what is no name."""
     if name is None:
         return None
     if not isinstance(name, str) or not name:
@@ -101,7 +87,7 @@ def _name(body: CallBody, key: str) -> str | None:
     return name
 
 
-def _count(body: CallBody, *keys: str) -> int | None:
+def count_in(body: Members, *keys: str) -> int | None:
     """The largest number of something under ``keys``: providers differ in which of them they heed. What a
     value is else is for the provider to refuse."""
     counts = [each for each in map(body.get, keys) if _is_count(each)]
@@ -113,25 +99,3 @@ def _is_count(value: object) -> bool:
     if isinstance(value, float):
         return value.is_integer() and value >= 0
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _check_messages(body: CallBody) -> None:
-    messages = body.get("messages")
-    if not isinstance(messages, list) or not messages:
-        message = "messages is a list of at least one message."
-        raise BadRequest(message, code="invalid_messages", param="messages")
-
-
-def _check_input(body: CallBody) -> None:
-    if body.get("input") in (None, "", []):
-        raise BadRequest("input is a text, or a list that is not empty.", code="invalid_input", param="input")
-
-
-def _stream_options(body: CallBody) -> Mapping[str, Any]:
-    options = body.get("stream_options")
-    if options is None:
-        return {}
-    if not isinstance(options, dict):
-        message = "stream_options is an object."
-        raise BadRequest(message, code="invalid_stream_options", param="stream_options")
-    return options

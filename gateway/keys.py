@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .money import Budgets, PriceBook, Settlements
     from .providers.base import Provider
     from .pumps import Pumps
+    from .routing import Router
     from .settings import Settings
     from .shutdown import Shutdown
 
@@ -42,6 +43,7 @@ SINK: web.AppKey[LogSink | None] = web.AppKey("sink")
 SPOOL: web.AppKey[Spool | None] = web.AppKey("spool")
 LETTERS: web.AppKey[DeadLetterFile] = web.AppKey("letters")
 PROVIDERS: web.AppKey[Mapping[str, Provider]] = web.AppKey("providers")
+ROUTER: web.AppKey[Router] = web.AppKey("router")
 PRICES: web.AppKey[PriceBook] = web.AppKey("prices")
 BUDGETS: web.AppKey[Budgets] = web.AppKey("budgets")
 SETTLEMENTS: web.AppKey[Settlements | None] = web.AppKey("settlements")

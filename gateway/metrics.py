@@ -74,6 +74,12 @@ class Metrics:
             ("provider", "model", "type"),
             registry=registry,
         )
+        self._absorbed = Counter(
+            "gateway_absorbed_attempts_total",
+            "Attempts at a provider that failed, and that a further one hid from the client.",
+            ("provider", "error_code"),
+            registry=registry,
+        )
         self._cost = Counter(
             "gateway_cost_usd_total", "Cost of calls.", ("provider", "model"), registry=registry
         )
@@ -128,6 +134,12 @@ class Metrics:
                 self._tokens.labels(provider, model, kind).inc(count)
         if record.cost is not None and record.cost > 0:
             self._cost.labels(provider, model).inc(float(record.cost))
+
+    def attempt_absorbed(self, record: UsageRecord, is_known_model: bool) -> None:
+        """Count an attempt that failed and was hidden: it is no request, and what it used is used."""
+        provider = record.provider or ""
+        self._absorbed.labels(provider, record.error_code or "").inc()
+        self._count_use(record, provider, (record.model or "") if is_known_model else OTHER)
 
     def request_refused(self, endpoint: str, status_code: int) -> None:
         """Count one request that ended without a row. ``endpoint`` is a route's template or ``other``."""

@@ -16,7 +16,8 @@ from uuid_utils.compat import uuid7
 
 from backends import StoreUnavailable
 
-from .errors import BadRequest, GatewayError, InternalError, StoreDown, error_body, error_type
+from .errors import BadRequest, GatewayError, InternalError, StoreDown, error_type
+from .formats import format_at
 from .keys import ACCESS, ADMISSION, METRICS, PRINCIPAL, REQUEST_ID
 from .metrics import OTHER
 from .response_headers import Cors, secure_response
@@ -77,7 +78,8 @@ async def mark_response(request: web.BaseRequest, response: web.StreamResponse) 
 
 @web.middleware
 async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn whatever ``handler`` raises into the OpenAI shape; count it, unless the call has been counted."""
+    """Turn whatever ``handler`` raises into an error in the path's shape; count it, unless the call has
+    been counted."""
     try:
         return await handler(request)
     except web.HTTPException as error:
@@ -90,12 +92,12 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         problem = _known(request, error) or _bug(request)
     if _STARTED in request:
         return _cut(request, problem)
-    return _refuse(request, problem.status, error_response(problem))
+    return _refuse(request, problem.status, error_response(request, problem))
 
 
-def error_response(error: GatewayError) -> web.Response:
-    """``error`` as a response."""
-    body = error_body(error.message, error.type, error.code, error.param)
+def error_response(request: web.Request, error: GatewayError) -> web.Response:
+    """``error`` as a response, in the shape that the clients of this path know."""
+    body = format_at(request.path).error(error)
     return web.json_response(body, status=error.status, headers=error.headers)
 
 

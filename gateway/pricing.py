@@ -40,8 +40,9 @@ class Price:
 
 
 def cost(price: Price, usage: TokenUsage, images: int = 0) -> Decimal | None:
-    """What ``usage`` and so many images cost; None when a count that it needs is unknown."""
-    prompt, completion = usage.prompt_tokens, _completion_tokens(usage)
+    """What ``usage`` and so many images cost; None when a count that it needs is unknown. Tokens that cost
+    nothing need not be counted."""
+    prompt, completion = _prompt_tokens(usage, price), _completion_tokens(usage, price)
     if prompt is None or completion is None:
         return None
     per_million = _EXACT.add(
@@ -52,12 +53,13 @@ def cost(price: Price, usage: TokenUsage, images: int = 0) -> Decimal | None:
     return _ROUNDING.quantize(_EXACT.add(_EXACT.scaleb(per_million, -6), apart), _NINE_PLACES)
 
 
-def foreseen(price: Price, prompt_tokens: int, output_tokens: int) -> Decimal:
+def foreseen(price: Price, prompt_tokens: int, output_tokens: int, images: int = 0) -> Decimal:
     """What a call is expected to cost before it is made, not rounded: nothing cached, and the dearer of the
     two kinds of output."""
     output = max(price.output_per_million, price.reasoning_per_million or Decimal(0))
     per_million = _EXACT.add(_times(prompt_tokens, price.input_per_million), _times(output_tokens, output))
-    return _EXACT.add(_EXACT.scaleb(per_million, -6), price.per_request)
+    apart = _EXACT.add(_times(images, price.per_image), price.per_request)
+    return _EXACT.add(_EXACT.scaleb(per_million, -6), apart)
 
 
 def _is_usable(price: Decimal) -> bool:
@@ -78,8 +80,15 @@ def _times(count: int, price: Decimal) -> Decimal:
     return _EXACT.multiply(Decimal(count), price)
 
 
-def _completion_tokens(usage: TokenUsage) -> int | None:
+def _prompt_tokens(usage: TokenUsage, price: Price) -> int | None:
+    is_free = not price.input_per_million and not price.cached_input_per_million
+    return 0 if usage.prompt_tokens is None and is_free else usage.prompt_tokens
+
+
+def _completion_tokens(usage: TokenUsage, price: Price) -> int | None:
     """Embeddings report the prompt and the total only: the rest is what was completed."""
+    if usage.completion_tokens is None and not price.output_per_million and not price.reasoning_per_million:
+        return 0
     if usage.completion_tokens is None and usage.prompt_tokens is not None and usage.total_tokens is not None:
         rest = usage.total_tokens - usage.prompt_tokens
         return rest if rest >= 0 else None

@@ -20,7 +20,14 @@ SECURITY: Final[Mapping[str, str]] = {
 }
 ANY: Final = "*"
 METHODS: Final = "GET, HEAD, POST, PATCH, DELETE"
-REQUEST_HEADERS: Final = ("authorization", "content-type", "x-api-key", "x-request-id")
+REQUEST_HEADERS: Final = (
+    "authorization",
+    "content-type",
+    "x-api-key",
+    "x-request-id",
+    "anthropic-version",
+    "anthropic-beta",
+)
 SHOWN: Final = ", ".join(
     (
         "retry-after",

@@ -33,8 +33,10 @@ MAX_WORKERS = 64
 STRATEGY_GRAMMAR = ("is no log writer strategy", "write [batch:|single:]SINK in lower case, or noop")
 CLOSING_S = 2.0
 """Kept of ``shutdown.grace_s`` for closing sockets, pools and files."""
+ANTHROPIC_URL = "https://api.anthropic.com"
 _PROVIDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _PRICED_MODEL = re.compile(r"[^:/\s]+:\S+")
+_MODEL_NAME = re.compile(r"[!-~]{1,256}")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?")
 _VISIBLE_ASCII = re.compile(r"[!-~]+")
 
@@ -63,6 +65,12 @@ def _provider_name(name: str) -> str:
 def _priced_model(name: str) -> str:
     if not _PRICED_MODEL.fullmatch(name):
         raise ValueError("names no model; write provider:model")
+    return name
+
+
+def _model_name(name: str) -> str:
+    if not _MODEL_NAME.fullmatch(name):
+        raise ValueError("cannot name a model; use up to 256 visible ASCII characters without spaces")
     return name
 
 
@@ -112,8 +120,10 @@ Secret: TypeAlias = Annotated[SecretStr, AfterValidator(_secret)]
 Usd: TypeAlias = Annotated[Decimal, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
 ProviderName: TypeAlias = Annotated[str, AfterValidator(_provider_name)]
 PricedModel: TypeAlias = Annotated[str, AfterValidator(_priced_model)]
+ModelName: TypeAlias = Annotated[str, AfterValidator(_model_name)]
 CorsOrigin: TypeAlias = Annotated[str, AfterValidator(_cors_origin)]
 Seconds: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+PositiveSeconds: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class StoreSettings(StoreOptions):
@@ -138,10 +148,13 @@ class DeadLetterSettings(Section):
 
 
 class StreamSettings(Section):
-    """How long, and how many at once, streams are read on for their usage after the client left."""
+    """How long, and how many at once, streams are read on for their usage after the client left; after which
+    silence of the provider's the client hears that all is well; how long a client may read nothing."""
 
     after_disconnect_s: Seconds = 30
     max_pumps: int = Field(default=200, ge=0)
+    keepalive_s: Seconds = 15
+    unread_s: Seconds = 120
 
 
 class ShutdownSettings(Section):
@@ -169,12 +182,47 @@ class ShutdownSettings(Section):
 
 
 class ProviderSettings(Section):
-    """One provider: where it is, the key for it, and how long it may be silent."""
+    """One provider: where it is, the key for it, and how long it may be silent. ``first_token_timeout_s``:
+    until the first event of a stream; None: as long as any other silence."""
 
-    type: Literal["openai"]
+    type: Literal["openai", "anthropic"]
     base_url: Annotated[str, AfterValidator(_base_url)]
     api_key: Secret
-    timeout_s: float = Field(default=600, gt=0, allow_inf_nan=False)
+    timeout_s: PositiveSeconds = 600
+    first_token_timeout_s: PositiveSeconds | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _anthropic_is_in_one_place(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("type") == "anthropic":
+            return {"base_url": ANTHROPIC_URL, **values}
+        return values
+
+
+class TargetSettings(Section):
+    """One of the models behind a name; ``weight``: its share of the calls, beside the others' weights."""
+
+    model: PricedModel
+    weight: int = Field(default=1, ge=1, le=1_000_000)
+
+
+class ModelSettings(Section):
+    """A name that clients may use: the targets to select from, how often another try of them is made, and
+    where a call goes when they fail. ``attempt_timeout_s`` bounds one attempt; of a stream, until its first
+    event."""
+
+    targets: list[TargetSettings] = Field(min_length=1)
+    select: Literal["weighted", "least_busy", "lowest_latency", "cheapest"] = "weighted"
+    fallbacks: list[PricedModel] = []
+    retries: int = Field(default=1, ge=0, le=10)
+    attempt_timeout_s: PositiveSeconds | None = None
+
+
+class CooldownSettings(Section):
+    """A target that failed so many times in a row is left alone for about ``cooldown_s``; 0: never."""
+
+    failures: int = Field(default=3, ge=1)
+    cooldown_s: Seconds = 30
 
 
 class PriceSettings(Section):
@@ -212,6 +260,8 @@ class Settings(Section):
     streams: StreamSettings = StreamSettings()
     shutdown: ShutdownSettings = ShutdownSettings()
     providers: dict[ProviderName, ProviderSettings] = {}
+    models: dict[ModelName, ModelSettings] = {}
+    cooldown: CooldownSettings = CooldownSettings()
     pricing: dict[PricedModel, PriceEntry] = {}
     default_prices: Annotated[Literal["none", "genai-prices"], AfterValidator(_default_prices)] = "none"
     unpriced: Literal["serve", "refuse"] = "serve"

@@ -29,9 +29,12 @@ from .config_file import ConfigFile, read_config_file
 from .config_schema import fields_of, known_keys, straighten
 from .effective import effective_settings
 from .environment import CONFIG_VARIABLE, SWITCHES, Variable, apply, read_environment
+from .model_checks import check_models
 from .sections import (
     STRATEGY_GRAMMAR,
+    CooldownSettings,
     DeadLetterSettings,
+    ModelSettings,
     PriceSettings,
     ProviderSettings,
     Settings,
@@ -43,7 +46,9 @@ from .sections import (
 
 __all__ = [
     "ConfigurationError",
+    "CooldownSettings",
     "DeadLetterSettings",
+    "ModelSettings",
     "PriceSettings",
     "ProviderSettings",
     "Settings",
@@ -99,6 +104,7 @@ class _Loading:
         settings = self._checked(Settings, values, known)
         self._check_sink_names(settings, known)
         self._check_store(settings)
+        check_models(settings, self._origins)
         if sink is None or strategy.sink is None:
             return settings
         own = settings.sinks.get(strategy.sink, {})

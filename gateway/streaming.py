@@ -22,46 +22,59 @@ from .answers import (
     SHUTTING_DOWN,
     USAGE_ID,
     cancelled_ending,
-    error_event,
-    provider_body,
+    provider_problem,
 )
+from .attempting import Attempts
 from .calls import Call
-from .departure import Departure, has_left
+from .departure import Departure, WatchedResponse, has_left
 from .endings import BUG, CLIENT_LEFT, COMPLETE, Ending, provider_ending
-from .providers.base import Event, EventStream, Provider
-from .providers.errors import ProviderError, ProviderFailed
+from .errors import GatewayError
+from .formats import Format
+from .providers.base import Event, EventStream
+from .providers.errors import ProviderError
 from .pumps import Pumps
+from .sections import StreamSettings
+from .watched_stream import failure_in
 
 log = logging.getLogger("gateway.calls")
 
-HEAD = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-store"}
+NO_STORE = {"Cache-Control": "no-store"}
 LAST_WORD_S = 0.5
 """How long a client that reads slowly may hold up the word that the gateway is stopping."""
 
 
 @dataclass(slots=True)
 class Relay:
-    """One stream on its way. ``shows_usage``: the client asked for the usage chunk itself."""
+    """One stream on its way. ``shows_usage``: the client asked for the usage chunk itself. ``passed_on``: the
+    event that it had last."""
 
     request: web.Request
     call: Call
     pumps: Pumps
+    format: Format
+    streams: StreamSettings
     shows_usage: bool
-    last_event: bytes = b""
+    passed_on: bytes = b""
+    last_event: bytes | None = None
     """With what the stream ends, once that is known; ``is_over`` once the connection has it."""
     is_over: bool = False
+    is_events: bool = True
+    is_cut: bool = False
+    """The stream ends with its connection: a body that is no stream of events has no place for an error."""
 
-    async def run(self, provider: Provider, body: bytes) -> web.StreamResponse:
-        """Raises ``ProviderError`` if the provider fails before its stream begins: then the client has had
-        nothing yet. Cancelled in mid-stream, it says goodbye and leaves the call finished (``shutdown``)."""
-        response = web.StreamResponse(headers=self._head())
+    async def run(self, attempts: Attempts) -> web.StreamResponse:
+        """Raises ``ProviderError`` if no attempt leads to a stream: then the client has had nothing yet.
+        Cancelled in mid-stream, it says goodbye and leaves the call finished (``shutdown``)."""
+        response = WatchedResponse()
         departure = Departure(self.request, self.pumps.patience_s)
+        departure.watch(response, self.streams.unread_s)
         async with AsyncExitStack() as resources:
             stream: EventStream | None = None
             try:
                 async with departure:
-                    stream = await self._open(provider, body, resources)
+                    stream = await attempts.open(resources)
                     departure.patience_s = 0.0
+                    response.headers.update(self._head(stream.content_type))
                     await response.prepare(self.request)
                     self.call.status_sent = response.status
                     await self._relay(stream, response)
@@ -73,15 +86,10 @@ class Relay:
                 raise
         return response
 
-    def _head(self) -> dict[str, str]:
-        return HEAD if self.call.usage_id is None else {**HEAD, USAGE_ID: str(self.call.usage_id)}
-
-    async def _open(self, provider: Provider, body: bytes, resources: AsyncExitStack) -> EventStream:
-        facts = self.call.facts
-        with self.call.waiting():
-            return await resources.enter_async_context(
-                provider.stream(facts.endpoint, body, facts.request_id)
-            )
+    def _head(self, content_type: str) -> dict[str, str]:
+        self.is_events = content_type.startswith("text/event-stream")
+        head = {"Content-Type": content_type, **NO_STORE}
+        return head if self.call.usage_id is None else {**head, USAGE_ID: str(self.call.usage_id)}
 
     def _hand_over(
         self, stream: EventStream | None, resources: AsyncExitStack, left_at: float | None
@@ -94,29 +102,49 @@ class Relay:
 
     async def _relay(self, stream: EventStream, response: web.StreamResponse) -> None:
         try:
-            while (event := await self._next(stream)) is not None:
-                if self.call.see(event):
-                    return await self._end(response, COMPLETE, event.raw)
+            while (event := await self._next(stream, response)) is not None:
+                is_last = self.call.see(event)
                 if event.is_error:
-                    raise ProviderFailed(
-                        "The provider's stream ended with an error.", said=event.error_message
-                    )
-                if self.shows_usage or not event.is_usage_only:
+                    return await self._failed(response, event)
+                if is_last:
+                    return await self._end(response, COMPLETE, event.raw)
+                if event.raw and (self.shows_usage or not event.is_usage_only):
+                    self.passed_on = event.raw
                     await response.write(event.raw)
         except ProviderError as error:
-            await self._end(response, provider_ending(error), error_event(provider_body(error)))
+            await self._end(response, provider_ending(error), self._error_event(provider_problem(error)))
         except (ConnectionError, asyncio.CancelledError):
             raise
         except Exception:
             log.exception("call_failed", extra={"request_id": self.call.facts.request_id})
-            await self._end(response, BUG, error_event(INTERNAL_ERROR))
+            await self._end(response, BUG, self._error_event(INTERNAL_ERROR))
 
-    async def _next(self, stream: EventStream) -> Event | None:
+    async def _failed(self, response: web.StreamResponse, event: Event) -> None:
+        """The provider gave up. The format's own last event says so better than any other."""
+        error = failure_in(event)
+        told = event.raw if event.is_done else self._error_event(provider_problem(error))
+        await self._end(response, provider_ending(error), told)
+
+    def _error_event(self, problem: GatewayError) -> bytes:
+        self.is_cut = not self.is_events
+        return self.format.error_event(problem, self.passed_on)
+
+    async def _next(self, stream: EventStream, response: web.StreamResponse) -> Event | None:
         began = time.monotonic()
         try:
-            return await anext(stream, None)
+            while True:
+                try:
+                    async with asyncio.timeout(self._keepalive_s()) as silence:
+                        return await anext(stream, None)
+                except TimeoutError:
+                    if not silence.expired():
+                        raise
+                    await response.write(self.format.keep_alive)  # the read that ended has lost no event
         finally:
             self.call.waited_s += time.monotonic() - began
+
+    def _keepalive_s(self) -> float | None:
+        return self.streams.keepalive_s or None if self.is_events else None
 
     async def _end(self, response: web.StreamResponse, ending: Ending, last_event: bytes) -> None:
         self.last_event = last_event
@@ -129,16 +157,24 @@ class Relay:
         try:
             await self.call.durable()
         except NotDurable:
-            self.last_event = error_event(NOT_DURABLE)
+            self.last_event = self._error_event(NOT_DURABLE)
         if not self.is_over:
             self.is_over = True
-            await response.write(self.last_event)
+            if self.is_cut:
+                return self._cut()
+            if self.last_event:
+                await response.write(self.last_event)
         await response.write_eof()
+
+    def _cut(self) -> None:
+        if self.request.transport is not None:
+            self.request.transport.close()
 
     async def _say_goodbye(self, response: web.StreamResponse) -> None:
         """The gateway stops: end the call, and give the client its last word, whatever that is by now."""
         self.call.finish(cancelled_ending(self.request))
-        self.last_event = self.last_event or error_event(SHUTTING_DOWN)
+        if self.last_event is None:
+            self.last_event = self._error_event(SHUTTING_DOWN)
         with suppress(ConnectionError, TimeoutError):  # the row is put; the client only misses the reason
             async with asyncio.timeout(LAST_WORD_S):
                 await self._write_last(response)

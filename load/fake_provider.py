@@ -1,10 +1,10 @@
 """An OpenAI-compatible provider in a process of its own, for demos, tests and load.
 
-Answers chat completions (streamed and not) and embeddings with counts that follow from the request alone:
-prompt tokens are the words of its messages or input, completion tokens are ``max_tokens`` or 5. It can be
-slow, fail, hang, cut, answer nonsense or leave the counts out, by rates for all calls or by a ``fake``
-object in the body of one. It keeps a list of every call it saw (``GET /calls``, ``--calls-file``), so that
-somebody else can compare.
+Answers chat completions (streamed and not), embeddings and what ``fake_shapes.py`` knows, with counts that
+follow from the request alone: prompt tokens are the words of its messages or input, completion tokens are
+``max_tokens`` or 5. It can be slow, fail, hang, cut, answer nonsense or leave the counts out, by rates for
+all calls or by a ``fake`` object in the body of one. It keeps a list of every call it saw (``GET /calls``,
+``--calls-file``), so that somebody else can compare.
 
     python load/fake_provider.py --port 0      prints {"event": "listening", "url": ...} when it is ready
 """
@@ -27,6 +27,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+from fake_shapes import SHAPES, Body, Told
 
 DEFAULT_COMPLETION_TOKENS = 5
 MAX_WORDS = 10_000
@@ -34,6 +36,14 @@ MAX_WORDS = 10_000
 MODELS = ("fake", "fake-embedding")
 WORDS = ("one", "row", "for", "each", "call")
 ERRORS = (500, 503, 429)
+ANTHROPIC_HEADERS = ("x-api-key", "anthropic-version")
+ANTHROPIC_ERRORS = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+    529: "overloaded_error",
+}
 
 
 @dataclass(frozen=True)
@@ -116,6 +126,8 @@ def make_app(options: Options | None = None, calls_file: TextIO | None = None) -
     app[CALLS] = Calls(calls_file)
     app.router.add_post("/v1/chat/completions", chat_completions)
     app.router.add_post("/v1/embeddings", embeddings)
+    for path in SHAPES:
+        app.router.add_post(path, shaped)
     app.router.add_get("/v1/models", models)
     app.router.add_get("/calls", calls)
     return app
@@ -161,6 +173,99 @@ async def embeddings(request: web.Request) -> web.StreamResponse:
     return await _plain(request, answer, call, plan)
 
 
+async def shaped(request: web.Request) -> web.StreamResponse:
+    """Every other endpoint, by its shape."""
+    shape = SHAPES[request.path]
+    if request.path.startswith("/v1/messages"):
+        _check_anthropic(request)
+    body = await _body(request)
+    completion = _count(body, shape.limit, DEFAULT_COMPLETION_TOKENS) if shape.limit else 0
+    for name in ("n", "partial_images"):
+        body[name] = _count(body, name, 1)
+    call, plan = _arrived(request, body, sum(_words(body.get(name)) for name in shape.asked), completion)
+    if (failure := await _before_answer(call, plan)) is not None:
+        return failure
+    told = _told(body, call, plan)
+    if shape.events is not None and _wants_events(body):
+        return await _events(request, shape.events(told), call, plan)
+    answer = shape.answer(told)
+    if isinstance(answer, bytes | str):
+        return await _sound(request, answer, call, plan)
+    return await _plain(request, answer, call, plan)
+
+
+def _check_anthropic(request: web.Request) -> None:
+    for name in ANTHROPIC_HEADERS:
+        if name not in request.headers:
+            raise _bad_request(f"{name} is missing", request.path)
+
+
+def _count(body: Body, name: str, default: int) -> int:
+    value = body.get(name)
+    if value is None:
+        return default
+    if not isinstance(value, int) or not 0 <= value <= 1_000_000:
+        raise _bad_request(f"{name} is a count")
+    return value
+
+
+def _told(body: Body, call: Seen, plan: Plan) -> Told:
+    return Told(
+        number=call.number,
+        body=body,
+        model=call.model,
+        words=_text(call.completion_tokens),
+        prompt_tokens=call.prompt_tokens,
+        completion_tokens=call.completion_tokens,
+        chunks=plan.chunks,
+        no_usage=plan.no_usage,
+        cached_tokens=plan.cached_tokens,
+        reasoning_tokens=plan.reasoning_tokens,
+    )
+
+
+def _wants_events(body: Body) -> bool:
+    return body.get("stream") in (True, "true") or body.get("stream_format") == "sse"
+
+
+async def _events(
+    request: web.Request, events: Iterator[tuple[bytes, bool]], call: Seen, plan: Plan
+) -> web.StreamResponse:
+    if plan.malformed:
+        return _page(call)
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+    await response.prepare(request)
+    pieces = 0
+    for event, is_piece in events:
+        if is_piece or pieces:
+            if plan.cut_after is not None and pieces >= plan.cut_after:
+                return _hung_up(request, response)
+            pieces += 1
+            await asyncio.sleep(plan.chunk_ms / 1000)
+        await response.write(event)
+    call.finished = True
+    return response
+
+
+async def _sound(request: web.Request, body: bytes | str, call: Seen, plan: Plan) -> web.StreamResponse:
+    """A body that is no JSON, in pieces."""
+    if plan.malformed:
+        return _page(call)
+    kind = "text/plain; charset=utf-8" if isinstance(body, str) else "audio/wav"
+    raw = body.encode() if isinstance(body, str) else body
+    response = web.StreamResponse(headers={"Content-Type": kind})
+    response.enable_chunked_encoding()
+    await response.prepare(request)
+    size = max(1, -(-len(raw) // max(1, plan.chunks)))
+    for index, start in enumerate(range(0, len(raw), size)):
+        if plan.cut_after == index:
+            return _hung_up(request, response)
+        await asyncio.sleep(plan.chunk_ms / 1000)
+        await response.write(raw[start : start + size])
+    call.finished = True
+    return response
+
+
 async def models(request: web.Request) -> web.Response:
     listed = [{"id": name, "object": "model", "created": 0, "owned_by": "fake"} for name in MODELS]
     return web.json_response({"object": "list", "data": listed})
@@ -179,7 +284,7 @@ def _arrived(request: web.Request, body: dict[str, Any], prompt: int, completion
         user=body.get("user"),
         endpoint=request.path,
         model=str(body.get("model")),
-        stream=bool(body.get("stream")),
+        stream=_wants_events(body),
         status=plan.status,
         prompt_tokens=prompt,
         completion_tokens=completion,
@@ -226,7 +331,9 @@ async def _before_answer(call: Seen, plan: Plan) -> web.Response | None:
     call.finished = True
     headers = {"Retry-After": "1"} if plan.status in (429, 503) else {}
     return web.json_response(
-        _error(plan.status, "The fake provider was told to fail."), status=plan.status, headers=headers
+        _error(plan.status, "The fake provider was told to fail.", call.endpoint),
+        status=plan.status,
+        headers=headers,
     )
 
 
@@ -246,8 +353,7 @@ async def _plain(request: web.Request, answer: dict[str, Any], call: Seen, plan:
 
 async def _stream(request: web.Request, body: dict[str, Any], call: Seen, plan: Plan) -> web.StreamResponse:
     if plan.malformed:
-        call.finished = True
-        return web.Response(text="<html>This is no stream of events.</html>", content_type="text/html")
+        return _page(call)
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
     await response.prepare(request)
     with_usage = bool((body.get("stream_options") or {}).get("include_usage"))
@@ -270,6 +376,11 @@ async def _stream(request: web.Request, body: dict[str, Any], call: Seen, plan: 
 
 async def _write(response: web.StreamResponse, payload: dict[str, Any]) -> None:
     await response.write(b"data: " + json.dumps(payload).encode() + b"\n\n")
+
+
+def _page(call: Seen) -> web.Response:
+    call.finished = True
+    return web.Response(text="<html>This is no answer.</html>", content_type="text/html")
 
 
 def _hung_up(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
@@ -338,6 +449,8 @@ def _words(value: object) -> int:
 
 
 async def _body(request: web.Request) -> dict[str, Any]:
+    if request.content_type == "multipart/form-data":
+        return await _form(request)
     try:
         body = await request.json()
     except ValueError:
@@ -347,15 +460,36 @@ async def _body(request: web.Request) -> dict[str, Any]:
     return body
 
 
+async def _form(request: web.Request) -> dict[str, Any]:
+    """The fields of a form; of a file, what it would hold if it were text. ``fake`` is written as JSON."""
+    fields: dict[str, Any] = {}
+    try:
+        posted = await request.post()
+    except (ValueError, AssertionError, HttpProcessingError):
+        raise _bad_request("the body is not a form") from None
+    for name, value in posted.items():
+        if isinstance(value, web.FileField):
+            value = value.file.read().decode("utf-8", "replace")
+        fields[name] = value
+    if "fake" in fields:
+        fields["fake"] = json.loads(fields["fake"])
+    return fields
+
+
 def _first(body: dict[str, Any], *names: str) -> Any:
     return next((body[name] for name in names if body.get(name) is not None), None)
 
 
-def _bad_request(message: str) -> web.HTTPBadRequest:
-    return web.HTTPBadRequest(text=json.dumps(_error(400, message)), content_type="application/json")
+def _bad_request(message: str, endpoint: str = "") -> web.HTTPBadRequest:
+    return web.HTTPBadRequest(
+        text=json.dumps(_error(400, message, endpoint)), content_type="application/json"
+    )
 
 
-def _error(status: int, message: str) -> dict[str, Any]:
+def _error(status: int, message: str, endpoint: str = "") -> dict[str, Any]:
+    if endpoint.startswith("/v1/messages"):
+        kind = ANTHROPIC_ERRORS.get(status, "api_error")
+        return {"type": "error", "error": {"type": kind, "message": message}, "request_id": "req_fake"}
     kind = "invalid_request_error" if status < 500 else "server_error"
     return {"error": {"message": message, "type": kind, "code": None, "param": None}}
 

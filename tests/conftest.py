@@ -15,6 +15,8 @@ from backends.testing.rig import SEED
 
 # Lets tests import their helpers: ``from servers.base import Server`` is tests/servers/base.py.
 sys.path.insert(0, str(Path(__file__).parent))
+# The programs in load/ import each other by their bare names, as programs do.
+sys.path.append(str(Path(__file__).parents[1] / "load"))
 
 COPY_UNDER_TEST = "TALLYGATE_COPY_UNDER_TEST"
 """Set by those who run cases against a copy of the source: the folder that both packages must come from."""

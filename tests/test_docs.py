@@ -7,6 +7,7 @@ import re
 from dataclasses import fields
 from itertools import chain
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import BaseModel
@@ -15,11 +16,22 @@ from backends import BatchingOptions, LedgerCounts, NoopLogWriter, SpoolOptions
 from backends.spool import spool, traffic
 from gateway import cli
 from gateway.metrics import Metrics
-from gateway.sections import CLOSING_S, DeadLetterSettings, ShutdownSettings, StreamSettings
+from gateway.routing import attempts, select
+from gateway.sections import (
+    CLOSING_S,
+    CooldownSettings,
+    DeadLetterSettings,
+    ModelSettings,
+    ProviderSettings,
+    ShutdownSettings,
+    StreamSettings,
+)
+from gateway.settings import load_settings
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 GUARANTEES = (ROOT / "docs" / "guarantees.md").read_text()
+ROUTING = (ROOT / "docs" / "routing.md").read_text()
 FOR_OPERATORS = pytest.mark.parametrize("page", [README, GUARANTEES], ids=["README", "guarantees"])
 SECTIONS: dict[str, type[BaseModel]] = {
     "batching": BatchingOptions,
@@ -27,6 +39,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "dead_letters": DeadLetterSettings,
     "streams": StreamSettings,
     "shutdown": ShutdownSettings,
+    "cooldown": CooldownSettings,
 }
 LOST_BATCH = (ROOT / "docs" / "the-lost-batch.md").read_text()
 ROW = re.compile(r"^\| (?!what|-)(?P<what>.+?) \| (?P<cases>.+?) \| (?P<mutation>.+?) \|$", re.MULTILINE)
@@ -155,6 +168,40 @@ def test_the_times_that_the_guarantees_give_in_words_are_those_of_the_code() -> 
     assert "within a second is" in re.sub(r"\s+", " ", GUARANTEES) and spool.PATIENCE_S == 1
     assert "every 30 seconds" in GUARANTEES and traffic.LOOK_AFTER_S == 30
     assert "every five seconds" in GUARANTEES and traffic.LOOK_AFTER_ILL_S == 5
+
+
+def test_the_example_of_routing_is_a_configuration(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.yml"
+    path.write_text(re.findall(r"```yaml\n(.+?)```", ROUTING, re.DOTALL)[0])
+
+    settings = load_settings(path, {"OPENAI_API_KEY": "sk-1"})
+
+    assert set(settings.models["fast"].model_fields_set) == set(ModelSettings.model_fields)
+
+
+def test_routing_tells_every_key_and_every_way_to_select() -> None:
+    told = set(re.findall(r"^\| `(\w+)` \|", ROUTING, re.MULTILINE))
+    keys = re.findall(r"`(providers|models)\.NAME\.(\w+)`", ROUTING)
+    fields = {"providers": ProviderSettings, "models": ModelSettings}
+
+    assert told - {"select"} == set(get_args(ModelSettings.model_fields["select"].annotation))
+    assert keys and all(key in fields[section].model_fields for section, key in keys)
+    assert all(f"`cooldown.{key}`" in ROUTING for key in CooldownSettings.model_fields)
+    for event in ("target_cools_down", "target_recovered"):
+        assert f"`{event}`" in ROUTING and f'"{event}"' in source("gateway")
+
+
+def test_the_numbers_that_routing_tells_are_those_of_the_code() -> None:
+    text = re.sub(r"\s+", " ", ROUTING)
+
+    assert "anything up to 0.25 s, 0.5 s, 1 s ... 4 s" in text
+    assert (attempts.FIRST_PAUSE_S, attempts.LONGEST_PAUSE_S) == (0.25, 4)
+    assert "longer than 10 s" in text and attempts.LONGEST_REST_S == 10
+    assert "one call of twenty" in text and select.EXPLORED == 1 / 20
+    assert "retries` further attempts (1, unless" in text
+    assert ModelSettings.model_fields["retries"].default == 1
+    assert "(408, 409, 425, 429))" in Path(attempts.__file__).read_text()
+    assert "the statuses 408, 409, 425, 429 and 5xx" in text
 
 
 @pytest.mark.parametrize(

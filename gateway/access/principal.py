@@ -8,7 +8,8 @@ from typing import Final
 from backends import ApiKey, User
 
 from ..errors import Forbidden
-from ..routing import Route
+from ..routing import Destination
+from ..routing.routes import colon_form
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,13 +31,12 @@ class Principal:
         """The id of the user whose key it is; None for the master."""
         return self.user.id if self.user else None
 
-    def may_use(self, route: Route) -> bool:
-        """Whether the key opens this route: by the name that was asked for, by ``provider:model``, or by
-        ``provider:*``."""
+    def may_use(self, destination: Destination) -> bool:
+        """Whether the key opens what was asked for: a provider's model as ``provider:model`` or by
+        ``provider:*``; a named model by its name alone, wherever its calls go."""
         if self.key is None or self.key.allowed_models is None:
             return True
-        names = {_colon_form(route.name), route.price_key, f"{route.provider}:*"}
-        return any(_colon_form(each) in names for each in self.key.allowed_models)
+        return any(colon_form(each) in destination.openers for each in self.key.allowed_models)
 
 
 MASTER: Final = Principal(is_master=True)
@@ -48,17 +48,7 @@ def require_master(principal: Principal) -> None:
         raise Forbidden("This needs the master key.", "master_key_required")
 
 
-def require_model(principal: Principal, route: Route) -> None:
-    """Return if ``principal`` may use ``route``. Raises ``Forbidden``."""
-    if not principal.may_use(route):
+def require_model(principal: Principal, destination: Destination) -> None:
+    """Return if ``principal`` may use ``destination``. Raises ``Forbidden``."""
+    if not principal.may_use(destination):
         raise Forbidden("This key may not use this model.", "model_not_allowed", "model")
-
-
-def _colon_form(name: str) -> str:
-    """``provider/model`` means ``provider:model``, wherever it stands."""
-    provider, divider, model = _divided(name)
-    return f"{provider}:{model}" if divider else name
-
-
-def _divided(name: str) -> tuple[str, str, str]:
-    return min(name.partition(":"), name.partition("/"), key=lambda parts: len(parts[0]))

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from decimal import Decimal
 
 from aiohttp import web
 
@@ -33,7 +34,8 @@ from ..keys import (
     WRITER,
 )
 from ..money import Hold, Order
-from ..routing import Route
+from ..pricing import Price, foreseen
+from ..routing import Plan, Route, Target
 
 DRAINING = "The gateway is being stopped."
 REFUSALS = {
@@ -43,28 +45,30 @@ REFUSALS = {
 
 
 async def begin(
-    request: web.Request, asked: InferenceRequest, route: Route, spender: User | None
+    request: web.Request, asked: InferenceRequest, plan: Plan, spender: User | None
 ) -> tuple[Call, GatewayError | None]:
-    """The call, with its place, and why it may not be made if it may not: such a call has a row, too.
-    Raises ``GatewayError`` and ``StoreUnavailable`` for a call that does not begin at all."""
+    """The call, with its place, and why it may not be made if it may not: such a call has a row, too. Where
+    it goes first is chosen then. Raises ``GatewayError`` and ``StoreUnavailable`` for a call that does not
+    begin at all."""
     admission = _limit(request, asked, spender)
-    with ExitStack() as taken, _draining_if_stopped(request):
+    with ExitStack() as taken, draining_if_stopped(request):
         taken.callback(admission.settle, 0)
         if request.app[LIFECYCLE].is_closed_to_calls:
             raise ServiceUnavailable(DRAINING, code="draining")
         await request.app[PRICES].ready()
-        call = _prepare(request, asked, route, spender)
+        call = _prepare(request, asked, plan, spender)
         call.on_finish.append(admission.hear)
-        hold = await _hold(request, call, asked, spender)
+        hold = await _hold(request, call, asked, plan, spender)
         taken.callback(hold.settle, None)
-        call.on_finish.append(lambda row: hold.settle(row.cost))
+        call.on_finish.append(lambda row: hold.settle(call.spent(row)))
         call.place = await _take_place(request, call)
         taken.pop_all()
     return call, hold.refusal
 
 
 @contextmanager
-def _draining_if_stopped(request: web.Request) -> Iterator[None]:
+def draining_if_stopped(request: web.Request) -> Iterator[None]:
+    """Inside, the stop is a refusal. Raises ``ServiceUnavailable``."""
     try:
         yield
     except asyncio.CancelledError:
@@ -81,8 +85,9 @@ def _limit(request: web.Request, asked: InferenceRequest, spender: User | None) 
     return admission
 
 
-def _prepare(request: web.Request, asked: InferenceRequest, route: Route, spender: User | None) -> Call:
+def _prepare(request: web.Request, asked: InferenceRequest, plan: Plan, spender: User | None) -> Call:
     app, began_at = request.app, datetime.now(UTC)
+    route = _choose(app, asked, plan, began_at)
     facts = Facts(
         request_id=request[REQUEST_ID],
         endpoint=request.path,
@@ -97,7 +102,39 @@ def _prepare(request: web.Request, asked: InferenceRequest, route: Route, spende
     return app[CALLS].begin(Call(facts, None, app[METRICS], app[SETTINGS].estimate_cost, began_at=began_at))
 
 
-async def _hold(request: web.Request, call: Call, asked: InferenceRequest, spender: User | None) -> Hold:
+def _choose(app: web.Application, asked: InferenceRequest, plan: Plan, began_at: datetime) -> Route:
+    """Where the call goes first, of the places where it may go."""
+    prices = app[PRICES]
+
+    def is_served(route: Route) -> bool:
+        is_priced = prices.price_at(route.price_key, began_at) is not None
+        return is_priced or app[SETTINGS].unpriced == "serve"
+
+    def cost(target: Target) -> Decimal | None:
+        price = prices.price_at(target.key, began_at)
+        return None if price is None else _expected(app, asked, price)
+
+    plan.keep(is_served)
+    return plan.choose(cost, stream=asked.is_relayed)
+
+
+def _expected(app: web.Application, asked: InferenceRequest, price: Price) -> Decimal:
+    """USD that the call is expected to cost at ``price``."""
+    default = app[SETTINGS].budgets.default_output_tokens
+    wanted = default if asked.output_tokens is None else asked.output_tokens
+    return foreseen(price, asked.prompt_tokens, wanted * asked.choices, asked.images)
+
+
+def _dearest(app: web.Application, asked: InferenceRequest, plan: Plan, began_at: datetime) -> Price | None:
+    """The price of the dearest place where the call may go, for its money is held before anybody knows."""
+    prices = [app[PRICES].price_at(route.price_key, began_at) for route in plan.routes]
+    known = [price for price in prices if price is not None]
+    return max(known, key=lambda price: _expected(app, asked, price), default=None)
+
+
+async def _hold(
+    request: web.Request, call: Call, asked: InferenceRequest, plan: Plan, spender: User | None
+) -> Hold:
     if call.facts.price is None and request.app[SETTINGS].unpriced == "refuse":
         return Hold(
             PaymentRequired("This model has no price, so it is not served.", "model_not_priced", "model")
@@ -106,10 +143,11 @@ async def _hold(request: web.Request, call: Call, asked: InferenceRequest, spend
         row_id=call.row_id,
         made_at=call.began_at,
         spender=spender,
-        price=call.facts.price,
+        price=_dearest(request.app, asked, plan, call.began_at),
         prompt_tokens=asked.prompt_tokens,
         output_tokens=asked.output_tokens,
         choices=asked.choices,
+        images=asked.images,
     )
     return await request.app[BUDGETS].hold(order)
 

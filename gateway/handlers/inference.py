@@ -4,96 +4,116 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from backends import User
 
 from ..access import require_model
-from ..answers import INTERNAL_ERROR, SHUTTING_DOWN, cancelled_ending, is_stop, promised, provider_answer
+from ..answers import INTERNAL_ERROR, SHUTTING_DOWN, cancelled_ending, is_stop, promised, provider_problem
+from ..attempting import Attempts
 from ..calls import Call
 from ..departure import has_left
 from ..endings import BUG, CLIENT_LEFT, COMPLETE, provider_ending, rejected_ending
-from ..errors import GatewayError, InternalError, UnsupportedMediaType
-from ..inference_request import InferenceRequest, parse_chat, parse_embeddings
-from ..keys import ACCESS, CALLS, PRINCIPAL, PROVIDERS, PUMPS
+from ..endpoints import keep_to_endpoint
+from ..errors import GatewayError, InternalError, NotFound
+from ..formats import Format
+from ..inference_request import InferenceRequest
+from ..keys import ACCESS, CALLS, PRINCIPAL, PROVIDERS, PUMPS, ROUTER, SETTINGS
 from ..middlewares import HAS_ROW, error_response
-from ..providers.base import Provider
 from ..providers.errors import ProviderError
-from ..routing import resolve
 from ..streaming import Relay
 from .beginning import begin
 
 log = logging.getLogger("gateway.calls")
 
 
-async def chat_completions(request: web.Request) -> web.StreamResponse:
-    """``POST /v1/chat/completions``."""
-    return await _infer(request, parse_chat)
+def calls_in(format: Format) -> Handler:
+    """The handler of the endpoint that speaks ``format``."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        return await _infer(request, format)
+
+    return handle
 
 
-async def embeddings(request: web.Request) -> web.StreamResponse:
-    """``POST /v1/embeddings``."""
-    return await _infer(request, parse_embeddings)
-
-
-async def _infer(request: web.Request, parse: Callable[[bytes], InferenceRequest]) -> web.StreamResponse:
-    if request.content_type != "application/json":
-        raise UnsupportedMediaType("The body is JSON: send content-type: application/json.")
-    asked = parse(await request.read())
-    providers = request.app[PROVIDERS]
-    route = resolve(asked.model, providers)
-    spender = await request.app[ACCESS].spender(request[PRINCIPAL], asked.user)
-    require_model(request[PRINCIPAL], route)
-    body = asked.upstream_body(route.model)
+async def _infer(request: web.Request, format: Format) -> web.StreamResponse:
+    format.check_type(request.content_type)
+    asked = format.parse(await request.read(), request.headers)
+    plan = request.app[ROUTER].plan(asked.model)
+    spender = await _spender(request, asked)
+    require_model(request[PRINCIPAL], plan.destination)
+    keep_to_endpoint(plan, request.app[PROVIDERS], request.path)
+    make_payload = lru_cache(maxsize=1)(asked.upstream_body)
+    make_payload(plan.route.model)  # what cannot be sent on is refused before the call begins
     request.app[CALLS].track()
-    call, refusal = await begin(request, asked, route, spender)
+    call, refusal = await begin(request, asked, plan, spender)
     # From here on there is exactly one row: nothing that can fail stands between the place and the try.
     request[HAS_ROW] = True  # the call's own end counts it in the metrics, with or without a place
     try:
         if refusal is not None:
             return await _refused(request, call, refusal)
-        return await _answer(request, call, asked, providers[route.provider], body)
+        return await _answer(request, call, asked, format, Attempts(request, call, plan, make_payload))
     except asyncio.CancelledError:
         has_answer = call.is_finished
         call.finish(cancelled_ending(request))
         if has_answer or not is_stop(request):
             raise
-        return await promised(request, call, web.json_response(SHUTTING_DOWN, status=503))
+        return await promised(request, call, error_response(request, SHUTTING_DOWN))
     finally:
         if not call.is_handed_over:
             call.finish(BUG)
 
 
+async def _spender(request: web.Request, asked: InferenceRequest) -> User | None:
+    """Who pays. A name that may be anything binds nobody: it counts if the master key has a user of it."""
+    access, principal = request.app[ACCESS], request[PRINCIPAL]
+    if not asked.is_user_opaque:
+        return await access.spender(principal, asked.user)
+    try:
+        return await access.spender(principal, None if principal.user else asked.user)
+    except NotFound:
+        return None
+
+
 async def _refused(request: web.Request, call: Call, refusal: GatewayError) -> web.StreamResponse:
     ending = rejected_ending(refusal)
     call.finish(ending.unheard() if has_left(request) else ending)
-    return await promised(request, call, error_response(refusal))
+    return await promised(request, call, error_response(request, refusal))
 
 
 async def _answer(
-    request: web.Request, call: Call, asked: InferenceRequest, provider: Provider, body: bytes
+    request: web.Request,
+    call: Call,
+    asked: InferenceRequest,
+    format: Format,
+    attempts: Attempts,
 ) -> web.StreamResponse:
     """The answer to ``call``, good or bad; leaves it finished, or with the pumps."""
     try:
-        if asked.stream:
-            return await Relay(request, call, request.app[PUMPS], asked.shows_usage).run(provider, body)
-        return await _plain_answer(request, call, provider, body)
+        if asked.is_relayed:
+            streams = request.app[SETTINGS].streams
+            relay = Relay(request, call, request.app[PUMPS], format, streams, asked.shows_usage)
+            return await relay.run(attempts)
+        return await _plain_answer(request, call, attempts)
     except ProviderError as error:
         call.finish(CLIENT_LEFT if has_left(request) else provider_ending(error))
-        return await promised(request, call, provider_answer(error))
+        return await promised(request, call, error_response(request, provider_problem(error)))
     except Exception as error:
         log.exception("call_failed", extra={"request_id": call.facts.request_id})
         call.finish(BUG)
         if call.status_sent:  # a second head cannot be sent: the stream is cut
             raise InternalError from error
-        return await promised(request, call, web.json_response(INTERNAL_ERROR, status=500))
+        return await promised(request, call, error_response(request, INTERNAL_ERROR))
 
 
-async def _plain_answer(request: web.Request, call: Call, provider: Provider, body: bytes) -> web.Response:
-    with call.waiting():
-        answer = await provider.send(call.facts.endpoint, body, call.facts.request_id)
+async def _plain_answer(request: web.Request, call: Call, attempts: Attempts) -> web.Response:
+    answer = await attempts.send()
     call.see_answer(answer)
     call.finish(CLIENT_LEFT if has_left(request) else replace(COMPLETE, status_code=answer.status))
-    response = web.Response(body=answer.body, status=answer.status, content_type="application/json")
+    headers = {"Content-Type": answer.content_type}
+    response = web.Response(body=answer.body, status=answer.status, headers=headers)
     return await promised(request, call, response)

@@ -42,6 +42,7 @@ class Order:
     prompt_tokens: int
     output_tokens: int | None
     choices: int = 1
+    images: int = 0
 
 
 class Hold:
@@ -137,5 +138,5 @@ def expected_nano(order: Order, default_output_tokens: int) -> int:
     if order.price is None:
         return 0
     wanted = default_output_tokens if order.output_tokens is None else order.output_tokens
-    expected = foreseen(order.price, order.prompt_tokens, wanted * order.choices)
+    expected = foreseen(order.price, order.prompt_tokens, wanted * order.choices, order.images)
     return nano_usd(expected, rounding=ROUND_CEILING)

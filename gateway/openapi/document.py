@@ -14,7 +14,8 @@ from .schemas import components
 
 DESCRIPTION = """An LLM gateway that writes exactly one usage row per call into a database that you name.
 
-Errors have OpenAI's shape, with a stable `code`; every answer carries `x-request-id`."""
+Errors have OpenAI's shape, or Anthropic's under `/v1/messages`, with a stable `code`; every answer carries
+`x-request-id`."""
 _SECURITY: Final[list[dict[str, list[str]]]] = [{"bearer": []}, {"header": []}]
 _SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "Authorization: Bearer KEY"},
@@ -39,7 +40,7 @@ def document(table: Sequence[Operation], version: str) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for each in table:
         paths.setdefault(each.template, {})[each.method.lower()] = _operation(each, names)
-    statuses = sorted({status for each in table for status in each.errors})
+    errors = sorted({(each.error, status) for each in table for status in each.errors})
     return {
         "openapi": "3.1.0",
         "info": {"title": "Tallygate", "version": version, "description": DESCRIPTION},
@@ -49,7 +50,7 @@ def document(table: Sequence[Operation], version: str) -> dict[str, Any]:
         "components": {
             "securitySchemes": _SCHEMES,
             "schemas": _tidy({**definitions["$defs"], **components()}),
-            "responses": {_error_name(status): _error(status) for status in statuses},
+            "responses": {f"{shape}{status}": _error(shape, status) for shape, status in errors},
         },
     }
 
@@ -108,9 +109,7 @@ def _parameters(each: Operation) -> list[dict[str, Any]]:
 
 def _responses(each: Operation, names: _Names) -> dict[str, Any]:
     answers = {status: _answer(answer, names) for status, answer in each.answers.items()}
-    errors = {
-        str(status): {"$ref": f"#/components/responses/{_error_name(status)}"} for status in each.errors
-    }
+    errors = {str(status): {"$ref": f"#/components/responses/{each.error}{status}"} for status in each.errors}
     return dict(sorted({**errors, **answers}.items()))
 
 
@@ -131,14 +130,10 @@ def _schema(shape: Shape, mode: JsonSchemaMode, names: _Names) -> dict[str, Any]
     return dict(names[shape, mode] if isinstance(shape, type) else shape)
 
 
-def _error_name(status: int) -> str:
-    return f"Error{status}"
-
-
-def _error(status: int) -> dict[str, Any]:
+def _error(shape: str, status: int) -> dict[str, Any]:
     described: dict[str, Any] = {
         "description": f"{HTTPStatus(status).phrase}.",
-        "content": {JSON: {"schema": reference("Error")}},
+        "content": {JSON: {"schema": reference(shape)}},
     }
     if status in _MAY_BE_REPEATED:
         after = {"description": "Seconds to wait.", "schema": {"type": "integer"}}

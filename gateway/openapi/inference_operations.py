@@ -2,50 +2,123 @@
 
 from __future__ import annotations
 
-from ..handlers import inference, models
-from .operation import JSON, Answer, Body, Operation, json_answer, reference
+from collections.abc import Mapping
+
+from ..formats import BY_PATH
+from ..handlers import models
+from ..handlers.counting import count_tokens
+from ..handlers.inference import calls_in
+from .operation import JSON, Answer, Body, Operation, Shape, json_answer, reference
 
 _CALL_ERRORS = (400, 401, 402, 403, 404, 413, 415, 422, 429, 500, 502, 503, 504)
+_COUNT_ERRORS = tuple(status for status in _CALL_ERRORS if status != 402)
 _PASSED_ON = {
     "4XX": json_answer("What the provider answered.", {"type": "object"}),
     "5XX": json_answer("What the provider answered.", {"type": "object"}),
 }
 _HEADERS = {"x-usage-id": "The id of this call's row."}
 
-INFERENCE = (
-    Operation(
+_EVENTS = "text/event-stream"
+_SOUND = "audio/*"
+_FORM = "multipart/form-data"
+_STREAMED = {JSON: reference("ProviderAnswer"), _EVENTS: reference("ServerSentEvent")}
+_PLAIN = {JSON: reference("ProviderAnswer")}
+
+
+def _call(
+    path: str,
+    id: str,
+    summary: str,
+    shape: str,
+    answers: Mapping[str, Shape],
+    content_type: str = JSON,
+    error: str = "Error",
+) -> Operation:
+    """One kind of call, with its row."""
+    return Operation(
         method="POST",
-        path="/v1/chat/completions",
-        handler=inference.chat_completions,
-        id="create_chat_completion",
+        path=path,
+        handler=calls_in(BY_PATH[path]),
+        id=id,
         tag="Inference",
-        summary="A chat completion, streamed or not",
-        body=Body(reference("ChatCompletionRequest")),
-        answers={
-            "200": Answer(
-                "As the provider gave it.",
-                {JSON: reference("ProviderAnswer"), "text/event-stream": reference("ServerSentEvent")},
-                _HEADERS,
-            ),
-            **_PASSED_ON,
-        },
+        summary=summary,
+        body=Body(reference(shape), content_type),
+        answers={"200": Answer("As the provider gave it.", answers, _HEADERS), **_PASSED_ON},
         errors=_CALL_ERRORS,
+        error=error,
         needs="key",
+    )
+
+
+INFERENCE = (
+    _call(
+        "/v1/chat/completions",
+        "create_chat_completion",
+        "A chat completion, streamed or not",
+        "ChatCompletionRequest",
+        _STREAMED,
+    ),
+    _call(
+        "/v1/completions",
+        "create_completion",
+        "A completion of the older kind, streamed or not",
+        "CompletionRequest",
+        _STREAMED,
+    ),
+    _call("/v1/responses", "create_response", "A response, streamed or not", "ResponseRequest", _STREAMED),
+    _call("/v1/embeddings", "create_embeddings", "Embeddings", "EmbeddingsRequest", _PLAIN),
+    _call(
+        "/v1/moderations", "create_moderation", "What a text is classified as", "ModerationRequest", _PLAIN
+    ),
+    _call(
+        "/v1/images/generations",
+        "create_images",
+        "Images from a text, streamed or not",
+        "ImagesRequest",
+        _STREAMED,
+    ),
+    _call(
+        "/v1/audio/speech",
+        "create_speech",
+        "A text spoken",
+        "SpeechRequest",
+        {_SOUND: {"type": "string", "contentMediaType": _SOUND}, _EVENTS: reference("ServerSentEvent")},
+    ),
+    _call(
+        "/v1/audio/transcriptions",
+        "create_transcription",
+        "What was spoken, as text, streamed or not",
+        "TranscriptionRequest",
+        {**_STREAMED, "text/plain": {"type": "string"}},
+        _FORM,
+    ),
+    _call(
+        "/v1/messages",
+        "create_message",
+        "A message in Anthropic's shape, streamed or not",
+        "MessageRequest",
+        _STREAMED,
+        error="AnthropicError",
     ),
     Operation(
         method="POST",
-        path="/v1/embeddings",
-        handler=inference.embeddings,
-        id="create_embeddings",
+        path="/v1/messages/count_tokens",
+        handler=count_tokens,
+        id="count_tokens",
         tag="Inference",
-        summary="Embeddings",
-        body=Body(reference("EmbeddingsRequest")),
-        answers={
-            "200": Answer("As the provider gave it.", {JSON: reference("ProviderAnswer")}, _HEADERS),
-            **_PASSED_ON,
-        },
-        errors=_CALL_ERRORS,
+        summary="How many tokens a message would take; no call, so without a row",
+        body=Body(reference("MessageRequest")),
+        answers={"200": Answer("As the provider gave it.", _PLAIN), **_PASSED_ON},
+        errors=_COUNT_ERRORS,
+        error="AnthropicError",
         needs="key",
+    ),
+    _call(
+        "/v1/rerank",
+        "create_ranking",
+        "Documents ranked by what they say to a query",
+        "RerankRequest",
+        _PLAIN,
     ),
     Operation(
         method="GET",

@@ -47,7 +47,7 @@ class Answer:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
     """``path`` is the router's pattern; ``needs`` is the key that opens it; ``errors`` are the statuses that
-    come with the gateway's own shape of an error."""
+    come with the gateway's own shape of an error, which is called ``error``."""
 
     method: Literal["GET", "POST", "PATCH", "DELETE"]
     path: str
@@ -57,6 +57,7 @@ class Operation:
     summary: str
     answers: Mapping[str, Answer]
     errors: tuple[int, ...] = ()
+    error: str = "Error"
     parameters: tuple[Parameter, ...] = ()
     body: Body | None = None
     needs: Literal["nothing", "key", "master"] = "nothing"

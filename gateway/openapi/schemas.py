@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 from backends import GROUP_COLUMNS, GROUP_TIMES, SummaryRow, UsageRecord
 
 from .operation import Schema, reference
+from .request_schemas import request_schemas
 
 TEXT: Schema = {"type": "string"}
 COUNT: Schema = {"type": "integer", "minimum": 0}
@@ -77,6 +78,12 @@ def _error() -> Schema:
     )
 
 
+def _anthropic_error() -> Schema:
+    told = {"type": TEXT, "message": {**TEXT, "description": "For people."}}
+    code = {**NULLABLE_TEXT, "description": "Stable; for programs."}
+    return closed({"type": {"const": "error"}, "error": closed({**told, "code": code})})
+
+
 def components() -> dict[str, Any]:
     """All of them, by name."""
     model = closed({"id": TEXT, "object": {"const": "model"}, "created": COUNT, "owned_by": TEXT})
@@ -84,6 +91,7 @@ def components() -> dict[str, Any]:
     page = {"data": listed(reference("UsageRow")), "cursor": NULLABLE_TEXT, "has_more": {"type": "boolean"}}
     return {
         "Error": _error(),
+        "AnthropicError": _anthropic_error(),
         "UsageRow": _usage_row(),
         "UsagePage": closed(page),
         "UsageSummary": closed({"data": listed(_summary_group()), "group_by": listed(TEXT)}),
@@ -99,54 +107,11 @@ def components() -> dict[str, Any]:
         "NotReady": closed(
             {"status": TEXT, "reason": TEXT, "degraded": listed(TEXT)}, optional=("degraded",)
         ),
-        "ChatCompletionRequest": _chat(),
-        "EmbeddingsRequest": _embeddings(),
+        **request_schemas(),
         "ServerSentEvent": {
             **_ANY_OBJECT,
             "description": "One event; its data is a chunk as JSON, or at the end [DONE].",
             "properties": {"data": TEXT},
         },
         "ProviderAnswer": {**_ANY_OBJECT, "description": "As the provider gave it."},
-    }
-
-
-_MODEL: Schema = {
-    "type": "string",
-    "minLength": 1,
-    "maxLength": 256,
-    "description": "provider:model or provider/model",
-    "examples": ["openai:gpt-4o-mini"],
-}
-_USER: Schema = {"type": ["string", "null"], "minLength": 1, "maxLength": 256}
-_TAGS: Schema = {"type": ["object", "null"], "description": "Stored with the row as its tags."}
-
-
-def _chat() -> Schema:
-    return {
-        "type": "object",
-        "description": "As OpenAI's; members that are not named here go to the provider untouched.",
-        "properties": {
-            "model": _MODEL,
-            "messages": {**listed(_ANY_OBJECT), "minItems": 1},
-            "stream": {"type": ["boolean", "null"]},
-            "stream_options": {"type": ["object", "null"]},
-            "user": _USER,
-            "metadata": _TAGS,
-        },
-        "required": ["model", "messages"],
-        "examples": [{"model": "openai:gpt-4o-mini", "messages": [{"role": "user", "content": "Hello"}]}],
-    }
-
-
-def _embeddings() -> Schema:
-    return {
-        "type": "object",
-        "description": "As OpenAI's; members that are not named here go to the provider untouched.",
-        "properties": {
-            "model": _MODEL,
-            "input": {"type": ["string", "array"], "minLength": 1, "minItems": 1},
-            "user": _USER,
-            "metadata": _TAGS,
-        },
-        "required": ["model", "input"],
     }

@@ -1,5 +1,1 @@
 """The way to a provider: what it answers, token by token or at once, and every way it fails, as types."""
-
-from .pool import open_providers
-
-__all__ = ["open_providers"]

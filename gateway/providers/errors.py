@@ -2,7 +2,8 @@
 
 ``status`` and ``code`` are what our client gets, and ``message``: what the provider said, redacted and short.
 ``summary`` is for the row, in words of ours alone: a provider may quote the prompt, and no prompt is stored.
-``headers`` holds Retry-After or nothing.
+``headers`` holds Retry-After or nothing. ``provider_status``: the HTTP status that the provider refused the
+call with, None where it failed in another way. ``was_asked``: false where the call cannot even be put to it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ class ProviderError(Exception):
     status: int = 502
     code: str
     end_reason: Literal["provider_error", "timeout"] = "provider_error"
+    provider_status: int | None = None
+    was_asked: bool = True
 
     def __init__(self, summary: str, retry_after: str | None = None, *, said: str = "") -> None:
         super().__init__(summary)
@@ -32,14 +35,26 @@ class ProviderRejected(ProviderError):
 
     def __init__(self, status: int, summary: str, retry_after: str | None = None, *, said: str = "") -> None:
         super().__init__(summary, retry_after, said=said)
-        self.status = status
+        self.status = self.provider_status = status
         self.code = REJECTION_CODES[status]
 
 
 class ProviderFailed(ProviderError):
-    """The provider's 401, 403, 5xx, or a status that no client of ours can act on."""
+    """The provider's 401, 403, 5xx, or a status that no client of ours can act on; or an error in its answer,
+    whatever the status."""
 
     code = "provider_error"
+
+    def __init__(
+        self,
+        summary: str,
+        retry_after: str | None = None,
+        *,
+        said: str = "",
+        provider_status: int | None = None,
+    ) -> None:
+        super().__init__(summary, retry_after, said=said)
+        self.provider_status = provider_status
 
 
 class ProviderUnreachable(ProviderError):

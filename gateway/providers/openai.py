@@ -11,12 +11,12 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from io import BytesIO
-from typing import Any
+from typing import Any, ClassVar
 
 import aiohttp
 
-from ..token_usage import read_usage
-from .base import Answer, EventStream
+from ..formats import OPENAI_PATHS, Format, format_at
+from .base import Answer, EventStream, Payload
 from .errors import (
     REJECTION_CODES,
     ProviderError,
@@ -24,9 +24,8 @@ from .errors import (
     ProviderMalformed,
     ProviderRejected,
 )
-from .events import is_error
-from .redaction import error_message, message_in_body, retry_after
-from .stream import SseStream
+from .redaction import message_in_body, retry_after
+from .stream import OneAnswer, PieceStream, SseStream
 from .transport import TRANSPORT_ERRORS, read_at_most, typed
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
@@ -34,10 +33,15 @@ _MAX_ERROR_BYTES = 64 * 1024
 _CONNECT_S = 10.0
 _JSON = "application/json"
 _EVENTS = "text/event-stream"
+_BYTES = "application/octet-stream"
+_PAGES = ("text/html", "application/xhtml+xml")
+"""What no endpoint answers, and many a proxy before one."""
 
 
 class OpenAiProvider:
     """See ``Provider``. ``timeout_s`` bounds a plain call as a whole, and each silence within a stream."""
+
+    endpoints: ClassVar[frozenset[str]] = OPENAI_PATHS
 
     def __init__(
         self, name: str, session: aiohttp.ClientSession, *, base_url: str, api_key: str, timeout_s: float
@@ -49,54 +53,74 @@ class OpenAiProvider:
         self._plain_timeout = aiohttp.ClientTimeout(total=timeout_s, connect=_CONNECT_S)
         self._stream_timeout = aiohttp.ClientTimeout(connect=_CONNECT_S, sock_read=timeout_s)
 
-    async def send(self, endpoint: str, body: bytes, request_id: str | None = None) -> Answer:
+    def offers(self, endpoint: str) -> bool:
+        """See ``Provider.offers``."""
+        return endpoint in self.endpoints
+
+    async def send(self, endpoint: str, payload: Payload, request_id: str | None = None) -> Answer:
         """See ``Provider.send``."""
-        headers = self._headers(_JSON, request_id)
+        headers = self._headers(_JSON, payload, request_id)
         try:
-            async with await self._post(endpoint, body, headers, self._plain_timeout) as response:
+            async with await self._post(endpoint, payload, headers, self._plain_timeout) as response:
                 await self._check_status(response)
-                return await self._answer(response)
+                return await self._answer(response, format_at(endpoint))
         except TRANSPORT_ERRORS as error:
             raise typed(error) from error
 
     @asynccontextmanager
     async def stream(
-        self, endpoint: str, body: bytes, request_id: str | None = None
+        self, endpoint: str, payload: Payload, request_id: str | None = None
     ) -> AsyncIterator[EventStream]:
         """See ``Provider.stream``."""
         # Compression would hold events back.
-        headers = self._headers(_EVENTS, request_id) | {"Accept-Encoding": "identity"}
+        headers = self._headers(_EVENTS, payload, request_id) | {"Accept-Encoding": "identity"}
         try:
-            response = await self._post(endpoint, body, headers, self._stream_timeout)
+            response = await self._post(endpoint, payload, headers, self._stream_timeout)
         except TRANSPORT_ERRORS as error:
             raise typed(error) from error
         async with response:
             await self._check_status(response)
-            if response.content_type != _EVENTS:
-                raise ProviderMalformed("The provider answered with something else than a stream of events.")
-            events = SseStream(response.content, self._api_key)
-            yield events
-            await events.finish()
+            stream = await self._stream_of(response, format_at(endpoint))
+            yield stream
+            if isinstance(stream, SseStream):
+                await stream.finish()
+
+    async def _stream_of(self, response: aiohttp.ClientResponse, format: Format) -> EventStream:
+        if response.content_type == _EVENTS:
+            return SseStream(response.content, format, self._api_key)
+        if format.is_stream_sure or response.content_type in _PAGES:
+            raise ProviderMalformed("The provider answered with something else than a stream of events.")
+        if "json" not in response.content_type:
+            return PieceStream(response.content, response.headers.get("Content-Type", _BYTES))
+        try:
+            return OneAnswer(await self._answer(response, format))
+        except TRANSPORT_ERRORS as error:
+            raise typed(error) from error
 
     async def _post(
-        self, endpoint: str, body: bytes, headers: dict[str, str], timeout: aiohttp.ClientTimeout
+        self, endpoint: str, payload: Payload, headers: dict[str, str], timeout: aiohttp.ClientTimeout
     ) -> aiohttp.ClientResponse:
         # BytesIO shares the bytes and goes out in pieces, so that a large body does not hold up the loop.
         return await self._session.post(
-            self._url(endpoint), data=BytesIO(body), headers=headers, timeout=timeout, allow_redirects=False
+            self._url(endpoint),
+            data=BytesIO(payload.body),
+            headers=headers,
+            timeout=timeout,
+            allow_redirects=False,
         )
 
     def _url(self, endpoint: str) -> str:
         """``base_url`` stands for the ``/v1`` of our own paths."""
         return self._base_url + endpoint.removeprefix("/v1")
 
-    def _headers(self, accept: str, request_id: str | None) -> dict[str, str]:
-        headers = {"Content-Type": _JSON, "Accept": accept}
-        if self._api_key:
-            headers["Authorization"] = f"Bearer {self._api_key}"
+    def _headers(self, accept: str, payload: Payload, request_id: str | None) -> dict[str, str]:
+        headers = {"Content-Type": _JSON, "Accept": accept, **payload.headers, **self._credentials()}
         if request_id is not None:
             headers["x-request-id"] = request_id
         return headers
+
+    def _credentials(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}
 
     async def _check_status(self, response: aiohttp.ClientResponse) -> None:
         """Raise what a status other than 2xx means."""
@@ -108,25 +132,31 @@ class OpenAiProvider:
         text = message_in_body(body or b"", self._api_key)
         raise _refusal(response.status, text, retry_after(response.headers.get("Retry-After")))
 
-    async def _answer(self, response: aiohttp.ClientResponse) -> Answer:
-        if "Content-Type" in response.headers and "json" not in response.content_type:
+    async def _answer(self, response: aiohttp.ClientResponse, format: Format) -> Answer:
+        is_json = "Content-Type" not in response.headers or "json" in response.content_type
+        if not is_json and (format.is_json or response.content_type in _PAGES):
             raise ProviderMalformed("The provider answered with something else than JSON.")
         body = await read_at_most(response.content, MAX_ANSWER_BYTES)
         if body is None:
             raise ProviderMalformed("The provider's answer is too large.")
+        if not is_json:
+            return Answer(response.status, body, response.headers["Content-Type"], None, has_text=False)
         payload = _object_in(body)
-        if is_error(payload):
-            text = error_message(payload, self._api_key)
-            raise ProviderFailed("The provider answered with an error.", said=text)
-        return Answer(response.status, body, _JSON, read_usage(payload.get("usage")))
+        if (failure := format.failure(payload, self._api_key)) is not None:
+            raise ProviderFailed("The provider answered with an error.", said=failure)
+        return Answer(
+            response.status, body, _JSON, format.usage(payload), format.images(payload), format.has_text
+        )
 
 
 def _refusal(status: int, text: str, retry_after: str | None) -> ProviderError:
     if status in REJECTION_CODES:
         return ProviderRejected(status, f"The provider refused the call ({status}).", retry_after, said=text)
     if status in (401, 403):  # what it says of our own credentials is the operator's business
-        return ProviderFailed(f"The provider refused the gateway's credentials ({status}).", retry_after)
-    return ProviderFailed(f"The provider failed ({status}).", retry_after, said=text)
+        summary = f"The provider refused the gateway's credentials ({status})."
+        return ProviderFailed(summary, retry_after, provider_status=status)
+    summary = f"The provider failed ({status})."
+    return ProviderFailed(summary, retry_after, said=text, provider_status=status)
 
 
 def _object_in(body: bytes) -> dict[str, Any]:

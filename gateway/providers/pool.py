@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 
+from ..translation.provider import TranslatingProvider
+from .anthropic import AnthropicProvider
 from .base import Provider
 from .openai import OpenAiProvider
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from ..settings import ProviderSettings
 
 _KEEP_ALIVE_S = 15.0
+_CLASSES: Mapping[str, type[OpenAiProvider]] = {"openai": OpenAiProvider, "anthropic": AnthropicProvider}
+"""By the type in the settings."""
 
 
 @asynccontextmanager
@@ -30,13 +34,14 @@ async def open_providers(entries: Mapping[str, ProviderSettings]) -> AsyncIterat
 
 
 def _open(name: str, entry: ProviderSettings, session: aiohttp.ClientSession) -> Provider:
-    return OpenAiProvider(
+    provider = _CLASSES[entry.type](
         name,
         session,
         base_url=str(entry.base_url),
         api_key=entry.api_key.get_secret_value(),
         timeout_s=entry.timeout_s,
     )
+    return TranslatingProvider(provider)
 
 
 def _open_session() -> aiohttp.ClientSession:

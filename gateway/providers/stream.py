@@ -1,7 +1,8 @@
-"""The events of one streamed answer.
+"""The pieces of one answer that is passed on as it comes.
 
-Takes the body of a response; gives whole events, one by one, up to the last. The parser and the queue
-between hold at most one chunk's worth, so a slow reader slows the provider down.
+Takes the body of a response; gives whole events, one by one, up to the last, or the bytes of a body that is
+no stream of events. The parser and the queue between hold at most one chunk's worth, so a slow reader slows
+the provider down.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from contextlib import suppress
 
 import aiohttp
 
+from ..formats import Format
 from ..sse import EventTooLarge, SseParser
-from .base import Event
+from .base import Answer, Event
 from .errors import ProviderMalformed, ProviderStreamCut
-from .events import read_event
 from .transport import TRANSPORT_ERRORS, typed
 
+EVENTS = "text/event-stream; charset=utf-8"
 _LAST_BYTES_S = 0.25
 """What the end of the HTTP message may take behind the last event, for the connection to be kept."""
 
@@ -25,11 +27,15 @@ _LAST_BYTES_S = 0.25
 class SseStream:
     """See ``EventStream``. ``api_key`` is taken out of the texts of errors."""
 
-    def __init__(self, content: aiohttp.StreamReader, api_key: str) -> None:
+    content_type = EVENTS
+
+    def __init__(self, content: aiohttp.StreamReader, format: Format, api_key: str) -> None:
         self._content = content
+        self._format = format
         self._api_key = api_key
-        self._parser = SseParser()
+        self._parser = SseParser(format.max_event_bytes)
         self._ready: deque[Event] = deque()
+        self._held: Event | None = None
         self._is_done = False
 
     def __aiter__(self) -> SseStream:
@@ -57,16 +63,80 @@ class SseStream:
         try:
             chunk = await self._content.readany()
         except TRANSPORT_ERRORS as error:
-            raise typed(error, lost=ProviderStreamCut) from error
+            if self._held is None:
+                raise typed(error, lost=ProviderStreamCut) from error
+            return self._let_go(error)
         try:
-            events = self._parser.feed(chunk) if chunk else [self._last_event()]
+            events = self._parser.feed(chunk) if chunk else self._last_event()
         except EventTooLarge:
             raise ProviderMalformed("An event of the provider's stream is too large.") from None
-        self._ready.extend(read_event(event, self._api_key) for event in events)
+        for raw in events:
+            self._take(self._format.read_event(raw, self._api_key))
+        if not chunk and self._held is not None:
+            self._ready.append(self._held)
 
-    def _last_event(self) -> bytes:
-        """``[DONE]``, completed, when only its empty line is missing; half an answer is never passed on."""
+    def _let_go(self, error: Exception) -> None:
+        """The event that may have been the last was that, if only silence came behind it. Otherwise the next
+        read tells of ``error`` again."""
+        assert self._held is not None
+        self._ready.append(self._held._replace(is_done=isinstance(error, TimeoutError)))
+        self._held = None
+
+    def _take(self, event: Event) -> None:
+        """Queue ``event``, unless what comes behind it says whether it is the last."""
+        if self._held is not None:
+            self._ready.append(self._held._replace(is_done=False))
+            self._held = None
+        if event.is_done and self._format.ends_with_message:
+            self._held = event
+        else:
+            self._ready.append(event)
+
+    def _last_event(self) -> list[bytes]:
+        """The last event, completed, when only its empty line is missing; half an answer is not passed on."""
         rest = self._parser.close()
-        if not read_event(rest, "").is_done:
+        if self._format.read_event(rest, "").is_done:
+            return [rest.rstrip(b"\r\n") + b"\n\n"]
+        if self._held is None:
             raise ProviderStreamCut("The provider's stream ended before its last event.")
-        return rest.rstrip(b"\r\n") + b"\n\n"
+        return []
+
+
+class PieceStream:
+    """See ``EventStream``: a body that is no stream of events, piece by piece, and an empty piece at its
+    end."""
+
+    def __init__(self, content: aiohttp.StreamReader, content_type: str) -> None:
+        self.content_type = content_type
+        self._content = content
+        self._is_done = False
+
+    def __aiter__(self) -> PieceStream:
+        return self
+
+    async def __anext__(self) -> Event:
+        if self._is_done:
+            raise StopAsyncIteration
+        try:
+            piece = await self._content.readany()
+        except TRANSPORT_ERRORS as error:
+            raise typed(error, lost=ProviderStreamCut) from error
+        self._is_done = not piece
+        return Event(piece, is_done=self._is_done, has_text=False)
+
+
+class OneAnswer:
+    """See ``EventStream``: a whole answer of a provider that does not stream what it was asked to."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.content_type = answer.content_type
+        self._answer: Answer | None = answer
+
+    def __aiter__(self) -> OneAnswer:
+        return self
+
+    async def __anext__(self) -> Event:
+        answer, self._answer = self._answer, None
+        if answer is None:
+            raise StopAsyncIteration
+        return Event(answer.body, answer.usage, is_done=True, has_text=answer.has_text, images=answer.images)

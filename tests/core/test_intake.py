@@ -196,6 +196,49 @@ async def test_33_calls_that_wait_for_room_get_it_in_their_order() -> None:
 
 
 @virtual_clock
+async def test_one_more_place_is_there_at_once_or_not_at_all() -> None:
+    async with running(max_queue_rows=2, max_block_s=100) as rig:
+        held, began = await rig.place(), now()
+
+        one_more = rig.writer.reserve_now()
+        assert one_more is not None and one_more.id != held.id
+        assert rig.writer.reserve_now() is None
+        one_more.release()
+        again = rig.writer.reserve_now()
+
+        assert again is not None and now() == began
+        rig.use(again)
+        rig.use(held)
+        assert rig.writer.stats().shed == {}, "the call has its row all the same"
+
+
+@virtual_clock
+async def test_one_more_place_is_not_taken_from_those_who_wait() -> None:
+    async with running(max_queue_rows=1, max_block_s=100) as rig:
+        held = await rig.place()
+        waiting = asyncio.ensure_future(rig.place())
+        await asyncio.sleep(1)
+        held.release()
+
+        assert rig.writer.reserve_now() is None
+        (await waiting).release()
+        one_more = rig.writer.reserve_now()
+        assert one_more is not None
+        one_more.release()
+
+
+@virtual_clock
+async def test_there_is_no_further_place_before_the_start_and_from_the_stop_on() -> None:
+    writer = build_writer(FaultySink(), LetterBox())
+    assert writer.reserve_now() is None
+
+    async with running() as rig:
+        await rig.writer.stop()
+        assert rig.writer.reserve_now() is None
+        assert rig.writer.stats().shed == {}
+
+
+@virtual_clock
 async def test_34_memory_bound_bytes() -> None:
     """The bound holds in bytes, a place counted as the largest row; RSS is for a process of its own."""
     bound = 10 * MAX_ROW_BYTES

@@ -97,6 +97,14 @@ class RandomDiskHistory(RandomHistory):
         if isinstance(place := self.run(self.reserve()), Place):
             self.places.append(place)
 
+    @rule(is_bad=st.booleans())
+    def put_into_one_more_place(self, is_bad: bool) -> None:
+        async def put() -> None:
+            if (place := self.rig.writer.reserve_now()) is not None:
+                self.use(place, BAD if is_bad else None)
+
+        self.run(put())
+
     async def reserve(self) -> object:
         intent = make_record(status="cancelled", end_reason="crash")
         place = await self.rig.writer.reserve(uuid4(), intent=lambda: intent)

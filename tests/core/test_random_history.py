@@ -148,6 +148,14 @@ class RandomHistory(RuleBasedStateMachine):
         if isinstance(place, Place):
             self.places.append(place)
 
+    @rule()
+    def take_one_more_place(self) -> None:
+        async def take() -> Place | None:
+            return self.rig.writer.reserve_now()
+
+        if (place := self.run(take())) is not None:
+            self.places.append(place)
+
     @precondition(lambda self: self.places)
     @rule(number=st.integers(0, 99), is_bad=st.booleans())
     def use_a_place(self, number: int, is_bad: bool) -> None:

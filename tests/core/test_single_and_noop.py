@@ -55,6 +55,24 @@ async def test_a_row_is_in_the_sink_when_durable_returns() -> None:
 
 
 @virtual_clock
+async def test_there_is_no_further_place_while_the_sink_is_down() -> None:
+    async with single(attempt_timeout_s=1) as rig:
+        held = await rig.place()
+        rig.sink.always = fail()
+        for _ in range(20):
+            if rig.writer.stats().breaker != "closed":
+                break
+            rig.use(place := await rig.place())
+            with pytest.raises(NotDurable):
+                await place.durable()
+
+        assert rig.writer.stats().breaker != "closed"
+        assert rig.writer.reserve_now() is None
+        held.release()
+        rig.sink.heal()
+
+
+@virtual_clock
 async def test_rows_of_calls_that_end_together_share_a_statement() -> None:
     async with single() as rig:
         places = [await used_place(rig) for _ in range(50)]
@@ -210,6 +228,23 @@ async def test_noop_serves_every_call_and_keeps_no_row() -> None:
     assert (stats["state"], stats["strategy"]) == ("running", "noop")
     assert {stats[name] for name in ("accepted", "committed", "queued", "in_flight", "unaccounted")} == {0}
     assert stats["shed"] == {}
+
+
+@virtual_clock
+async def test_noop_has_one_more_place_in_which_nothing_is_kept() -> None:
+    writer = NoopLogWriter()
+    await writer.start()
+
+    place = writer.reserve_now()
+    assert place is not None
+    place.put(make_record())
+    await place.durable()
+    spare = writer.reserve_now()
+    assert spare is not None
+    spare.release()
+
+    stats = writer.stats().to_json()
+    assert {stats[name] for name in ("accepted", "queued", "in_flight", "unaccounted")} == {0}
 
 
 @virtual_clock

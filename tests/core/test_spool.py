@@ -309,6 +309,19 @@ async def test_52_disk_full_spool_takes_no_more_than_its_bound_and_frees_it_agai
 
 
 @virtual_clock
+async def test_one_more_place_is_on_the_disk_where_a_call_would_have_it_there(tmp_path: Path) -> None:
+    limits = {"linger_s": 3600, "max_queue_rows": 2, "max_block_s": 0, "on_full": "spill"}
+    async with spooling(tmp_path, **limits) as rig:
+        held = [await rig.place(), await rig.place()]
+
+        beyond = rig.writer.reserve_now()
+
+        assert beyond is not None
+        for place in (beyond, *held):
+            rig.use(place)
+
+
+@virtual_clock
 async def test_52_what_was_left_on_a_disk_that_failed_at_the_start_is_found_later(tmp_path: Path) -> None:
     await left_behind(tmp_path / "spool", 5)
     hidden = (tmp_path / "spool").rename(tmp_path / "away")

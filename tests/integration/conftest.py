@@ -28,6 +28,7 @@ import uvloop
 from aiohttp import web
 from letting_in import ANNS_KEY
 from spending import budgeted, looking
+from troupe import cast
 
 from backends import Place, StrategyError, UsageQuery, User, sinks
 from backends.testing.faults import Gate
@@ -35,7 +36,7 @@ from gateway.app import build_app
 from gateway.keys import CALLS, METRICS, PUMPS, SETTLEMENTS, SHUTDOWN, SINK, STORE, WRITER
 from gateway.settings import load_settings
 
-__all__ = ["budgeted", "looking"]
+__all__ = ["budgeted", "cast", "looking"]
 
 KEY = "tg-test"
 PROVIDER_KEY = "sk-of-the-provider-0123"
@@ -212,6 +213,9 @@ class Gateway:
     fake: web.Application
     client: aiohttp.ClientSession | None = None
     begun: list[UUID] = field(default_factory=list)
+    hidden: list[UUID] = field(default_factory=list)
+    """The ids of the places given to attempts that further ones hid."""
+    has_hidden: asyncio.Event = field(default_factory=asyncio.Event)
     promised: list[UUID] = field(default_factory=list)
     lost: dict[int, asyncio.Event] = field(default_factory=lambda: defaultdict(asyncio.Event))
     callers: list[Caller] = field(default_factory=list)
@@ -331,17 +335,29 @@ class Gateway:
         assert (stats.queue_rows, stats.queue_bytes) == (0, 0), "a place is still out"
         stored = [row.id for row in rows]
         assert len(stored) == len(set(stored))
-        assert set(stored) <= set(self.begun), "a row of no call"
-        assert len(set(self.begun) - set(stored)) == self.unstored + self.dead
+        given = {*self.begun, *self.hidden}
+        assert set(stored) <= given, "a row of no call"
+        assert len(given - set(stored)) == self.unstored + self.dead
+        assert {row.id for row in rows if row.status == "absorbed"} <= set(self.hidden)
+        self._check_hidden(rows)
         assert (stats.counts.abandoned, stats.counts.dead_lettered) == (self.unstored, self.dead)
         assert len(self.promised) == len(set(self.promised)), "an id promised twice"
         assert len(set(self.promised) - set(stored)) == self.broken, "a promise without a row"
         if self.unheard is not None:
-            assert len(set(stored) - set(self.promised)) == self.unheard
+            assert len(set(stored) - {*self.promised, *self.hidden}) == self.unheard
         assert SECRET not in "".join(map(repr, rows))
         users = await self.app[STORE].list(User, limit=1000)
         assert [user.id for user in users if user.reserved_nano] == [], "a claim is still held"
         self._check_log(log)
+
+    def _check_hidden(self, rows):
+        """Beside every attempt that was hidden stands its call, once."""
+        calls = {row.request_id: row for row in rows if row.status != "absorbed"}
+        for row in rows:
+            if row.status == "absorbed" and not self.unstored + self.dead:
+                call = calls[row.request_id]
+                assert (row.timestamp, row.route, row.tags) == (call.timestamp, call.route, call.tags)
+                assert (row.user_id, row.api_key_id) == (call.user_id, call.api_key_id)
 
     def _check_log(self, log):
         lines = [f"{logging.Formatter().format(record)} {vars(record)}" for record in log]
@@ -398,8 +414,14 @@ async def gateways(aiohttp_server, nobodys_port, tmp_path, log):
         scene = web.Application()
         scene.router.add_post("/v1/{endpoint:.+}", stage.handle)
         urls = {"stage": await aiohttp_server(scene), "fake": await aiohttp_server(fake)}
-        timeout_s = settings.pop("timeout_s", LONG_S)
-        providers = {name: _provider(server.make_url("/v1"), timeout_s) for name, server in urls.items()}
+        times = {"timeout_s": settings.pop("timeout_s", LONG_S)}
+        if "first_token_timeout_s" in settings:
+            times["first_token_timeout_s"] = settings.pop("first_token_timeout_s")
+        providers = {name: _provider(server.make_url("/v1"), times) for name, server in urls.items()}
+        anthropic = {
+            name: {**_provider(urls[of].make_url("").with_path(""), times), "type": "anthropic"}
+            for name, of in (("claude", "fake"), ("act", "stage"))
+        }
         nobody = f"http://127.0.0.1:{nobodys_port}/v1"
         database = f"calls-{next(_names)}"
         given = {
@@ -412,7 +434,7 @@ async def gateways(aiohttp_server, nobodys_port, tmp_path, log):
                 "sqlite": {"path": str(tmp_path / f"{database}.db")},
             },
             "spool": {"mode": "off", "path": str(tmp_path / "spool")},
-            "providers": {**providers, "nobody": _provider(nobody, timeout_s)},
+            "providers": {**providers, "nobody": _provider(nobody, times), **anthropic},
             "pricing": PRICES,
             **settings,
         }
@@ -436,8 +458,8 @@ def stage(gateway):
     return gateway.stage
 
 
-def _provider(url, timeout_s):
-    return {"type": "openai", "base_url": str(url), "api_key": PROVIDER_KEY, "timeout_s": timeout_s}
+def _provider(url, times):
+    return {"type": "openai", "base_url": str(url), "api_key": PROVIDER_KEY, **times}
 
 
 @asynccontextmanager
@@ -484,6 +506,16 @@ def _watch_places(gateway):
         return place
 
     writer.reserve = watched
+    reserve_now = writer.reserve_now
+
+    def watched_now():
+        place = reserve_now()
+        if place is not None and gateway.app[SINK] is not None:
+            gateway.hidden.append(place.id)
+            gateway.has_hidden.set()
+        return place
+
+    writer.reserve_now = watched_now
 
 
 def _watch_pumps(gateway):

@@ -240,7 +240,7 @@ async def test_a_bad_body_with_a_wrong_key_learns_of_the_key_alone(gateway, refu
     [
         ("GET", CHAT, 405, "method_not_allowed"),
         ("PUT", EMBEDDINGS, 405, "method_not_allowed"),
-        ("POST", "/v1/completions", 404, "not_found"),
+        ("POST", "/v1/nowhere", 404, "not_found"),
         ("POST", "/v1/chat/completions/", 404, "not_found"),
         ("POST", "/chat/completions", 404, "not_found"),
     ],

@@ -9,9 +9,9 @@ from decimal import Decimal
 import aiohttp
 import pytest
 
+from gateway.attempting import Attempts
 from gateway.calls import Call
 from gateway.keys import CALLS, LIFECYCLE, WRITER
-from gateway.streaming import Relay
 
 CHAT = "/v1/chat/completions"
 LONG_S = 20.0
@@ -214,7 +214,7 @@ async def test_a_bug_before_the_answer_is_an_internal_error_with_a_row(gateway, 
 
 async def test_a_bug_before_the_head_of_a_stream_is_an_internal_error_with_a_row(gateway, stage, monkeypatch):
     stage.stream(stage.DONE)
-    monkeypatch.setattr(Relay, "_open", bug)
+    monkeypatch.setattr(Attempts, "open", bug)
     gateway.bugs = 1
 
     response = await gateway.chat(stream=True)

@@ -7,9 +7,10 @@ import pytest
 from aiohttp import web
 from letting_in import let_in, memory_store
 from openai import AsyncOpenAI, NotFoundError
+from routed import router, target
 
 from gateway.handlers import models
-from gateway.keys import METRICS, PRICES, SETTINGS
+from gateway.keys import METRICS, PRICES, ROUTER, SETTINGS
 from gateway.metrics import Metrics
 from gateway.middlewares import add_middlewares
 from gateway.money.price_book import PriceBook
@@ -29,6 +30,7 @@ async def client(aiohttp_client):
     )
     app[PRICES] = PriceBook(prices, memory_store(), refresh_s=1, patience_s=1)
     app[METRICS] = Metrics()
+    app[ROUTER] = router(targets=(target("local:org/fake:7b"),), providers={"openai", "local"})
     let_in(app)
     add_middlewares(app)
     app.add_routes(
@@ -37,12 +39,13 @@ async def client(aiohttp_client):
     return await aiohttp_client(app, headers=AUTHORIZED)
 
 
-async def test_the_list_holds_priced_models_of_configured_providers(client):
+async def test_the_list_holds_the_names_and_the_priced_models_of_configured_providers(client):
     response = await client.get("/v1/models")
 
     assert await response.json() == {
         "object": "list",
         "data": [
+            {"id": "fast", "object": "model", "created": 0, "owned_by": "tallygate"},
             {"id": "local:org/fake:7b", "object": "model", "created": 0, "owned_by": "local"},
             {"id": "openai:gpt-4o-mini", "object": "model", "created": 0, "owned_by": "openai"},
         ],
@@ -52,6 +55,7 @@ async def test_the_list_holds_priced_models_of_configured_providers(client):
 @pytest.mark.parametrize(
     ("path", "id"),
     [
+        ("fast", "fast"),
         ("openai:gpt-4o-mini", "openai:gpt-4o-mini"),
         ("openai/gpt-4o-mini", "openai:gpt-4o-mini"),
         ("local:org/fake:7b", "local:org/fake:7b"),
@@ -86,6 +90,6 @@ async def test_the_official_client_can_list_and_retrieve(client):
         with pytest.raises(NotFoundError) as refusal:
             await openai.models.retrieve("local:nothing")
 
-    assert listed == ["local:org/fake:7b", "openai:gpt-4o-mini"]
+    assert listed == ["fast", "local:org/fake:7b", "openai:gpt-4o-mini"]
     assert model.owned_by == "local"
     assert refusal.value.code == "model_not_found"

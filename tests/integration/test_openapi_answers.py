@@ -67,9 +67,11 @@ async def known(made):
 def describe(folder, **models):
     """Put the description where it is looked for. With ``model`` it knows no other one."""
     described = document(TABLE, "0")
-    for name in ("ChatCompletionRequest", "EmbeddingsRequest"):
+    for name, schema in described["components"]["schemas"].items():
         for model in models.values():
-            described["components"]["schemas"][name]["properties"]["model"] = {"enum": [model]}
+            if name.endswith("Request"):
+                is_claude = name == "MessageRequest"
+                schema["properties"]["model"] = {"enum": ["claude:m" if is_claude else model]}
     (folder / "openapi.json").write_text(json.dumps(described))
 
 

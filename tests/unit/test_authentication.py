@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 from letting_in import LONG_AGO, MASTER_KEY, CountingStore, Hand, make_api_key, make_user, memory_store
 from multidict import CIMultiDict
+from routed import router, target, targets
 
 from backends import ApiKey, StoreUnavailable, User
 from gateway.access import MASTER, Access, Principal, require_master, require_model
@@ -16,7 +17,7 @@ from gateway.access.authentication import presented_key
 from gateway.access.master_key import MasterKey
 from gateway.access.secrets import hash_of, hint_of, make_key
 from gateway.errors import Forbidden, GatewayError, NotFound, Unauthorized
-from gateway.routing import resolve
+from gateway.routing import NamedModel, resolve
 
 ANN = "tg-of-ann"
 DAY = timedelta(days=1)
@@ -391,6 +392,31 @@ def test_a_models_name_may_hold_what_divides_it_from_its_provider(asked, allowed
     with pytest.raises(Forbidden) as caught:
         require_model(principal, resolve("local:org/m", {"local"}))
     assert (caught.value.code, caught.value.param) == ("model_not_allowed", "model")
+
+
+@pytest.mark.parametrize(
+    ("allowed", "is_allowed"),
+    [
+        (("fast",), True),
+        (None, True),
+        (("p:a",), False),
+        (("p:*", "q:*"), False),
+        (("fast:*",), False),
+    ],
+)
+def test_a_named_model_is_opened_by_its_name_alone(allowed, is_allowed) -> None:
+    principal = Principal(is_master=False, key=make_api_key(allowed_models=allowed), user=make_user())
+    routed = router(targets=targets(a=1), fallbacks=(target("q:x"),))
+
+    assert principal.may_use(routed.destination("fast")) is is_allowed
+
+
+@pytest.mark.parametrize("allowed", ["meta/llama", "meta:llama"])
+def test_a_named_model_that_looks_like_a_providers_is_opened_by_its_name(allowed) -> None:
+    principal = Principal(is_master=False, key=make_api_key(allowed_models=(allowed,)), user=make_user())
+
+    assert principal.may_use(NamedModel(name="meta/llama", targets=targets(a=1)))
+    assert not principal.may_use(NamedModel(name="meta/other", targets=targets(a=1)))
 
 
 def test_the_master_may_use_every_model() -> None:

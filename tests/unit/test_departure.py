@@ -134,3 +134,87 @@ async def test_a_cancel_in_the_moment_of_the_leave_stays_a_cancel():
     await asyncio.wait({task})
 
     assert task.cancelled()
+
+
+class Unread(Transport):
+    """A connection that has ``waiting`` bytes to send."""
+
+    def __init__(self, waiting=1000):
+        super().__init__()
+        self.waiting = waiting
+
+    def get_write_buffer_size(self):
+        return self.waiting
+
+    def abort(self):
+        self.closing = True
+
+
+class Response:
+    writes = 1
+    is_writing = True
+
+
+def unread(waiting=1000):
+    request, response = Request(), Response()
+    request.transport = Unread(waiting)
+    departure = Departure(request, 0.0)
+    departure.watch(response, 10.0)
+    return request, response, departure
+
+
+@virtual_clock
+async def test_a_write_that_nobody_reads_closes_the_connection():
+    _, _, departure = unread()
+
+    with pytest.raises(ClientLeft):
+        async with departure:
+            await wait_for_ever()
+
+    assert 10 <= now() <= 10 + 3 * LOOK_S
+
+
+@virtual_clock
+async def test_whoever_reads_a_little_is_waited_for():
+    request, _, departure = unread()
+
+    async with departure:
+        for _ in range(50):
+            await asyncio.sleep(9)
+            request.transport.waiting -= 1
+
+    assert not request.transport.closing
+
+
+@virtual_clock
+async def test_whoever_has_another_write_has_read():
+    request, response, departure = unread()
+
+    async with departure:
+        for _ in range(50):
+            await asyncio.sleep(9)
+            response.writes += 1
+
+    assert not request.transport.closing
+
+
+@virtual_clock
+async def test_a_silence_of_the_provider_is_not_the_clients_fault():
+    request, response, departure = unread()
+    response.is_writing = False
+
+    async with departure:
+        await asyncio.sleep(1000)
+
+    assert not request.transport.closing
+
+
+@virtual_clock
+async def test_with_0_nobody_is_given_up():
+    request, response, departure = unread()
+    departure.watch(response, 0.0)
+
+    async with departure:
+        await asyncio.sleep(1000)
+
+    assert not request.transport.closing

@@ -296,3 +296,75 @@ async def test_the_program_stops_on_sigterm_also_with_a_call_that_hangs(
             await hanging
 
     assert status == 0
+
+
+# --- the other endpoints
+
+OTHERS = {
+    "/v1/completions": {"prompt": "two words"},
+    "/v1/responses": {"input": "two words"},
+    "/v1/images/generations": {"prompt": "two words"},
+    "/v1/messages": {"messages": [{"role": "user", "content": "two words"}]},
+}
+HEADERS = {"x-api-key": "x", "anthropic-version": "x"}
+
+
+@pytest.mark.parametrize("path", OTHERS)
+async def test_other_endpoints_count_in_their_own_words(start: Start, path: str) -> None:
+    client = await start()
+
+    answer = await (await client.post(path, json={"model": "fake", **OTHERS[path]}, headers=HEADERS)).json()
+
+    usage = answer["usage"]
+    counts = [
+        usage.get(name) for name in ("prompt_tokens", "input_tokens", "completion_tokens", "output_tokens")
+    ]
+    assert [count for count in counts if count is not None] == [2, 5]
+    assert (await listed(client))[0]["endpoint"] == path
+
+
+@pytest.mark.parametrize("path", OTHERS)
+@pytest.mark.parametrize(
+    ("fake", "is_whole"), [({}, True), ({"cut_after": 1}, False), ({"cut_after": 0}, False)]
+)
+async def test_other_streams_are_cut_as_planned(
+    start: Start, path: str, fake: dict[str, Any], is_whole: bool
+) -> None:
+    client = await start()
+    body = {"model": "fake", **OTHERS[path], "stream": True, "fake": fake}
+
+    response = await client.post(path, json=body, headers=HEADERS)
+
+    if is_whole:
+        assert (await response.text()).endswith("\n\n")
+    else:
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await response.read()
+    assert (await listed(client))[0]["finished"] == is_whole
+
+
+@pytest.mark.parametrize("path", [*OTHERS, "/v1/audio/speech"])
+async def test_other_endpoints_answer_nonsense_as_planned(start: Start, path: str) -> None:
+    client = await start(malformed_rate=1.0)
+    body = {"model": "fake", "input": "x", **OTHERS.get(path, {}), "stream": True}
+
+    response = await client.post(path, json=body, headers=HEADERS)
+
+    assert response.content_type == "text/html"
+
+
+@pytest.mark.parametrize("path", OTHERS)
+async def test_what_is_no_count_is_refused(start: Start, path: str) -> None:
+    client = await start()
+
+    for strange in ("x", -1, 10**9, []):
+        body = {"model": "fake", **OTHERS[path], "n": strange}
+        assert (await client.post(path, json=body, headers=HEADERS)).status == 400
+
+
+async def test_messages_need_their_headers(start: Start) -> None:
+    client = await start()
+
+    response = await client.post("/v1/messages", json={"model": "fake", **OTHERS["/v1/messages"]})
+
+    assert (response.status, (await response.json())["type"]) == (400, "error")

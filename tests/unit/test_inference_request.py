@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from gateway.inference_request import InferenceRequest, parse_chat, parse_embeddings
+from gateway.formats import CHAT, EMBEDDINGS
+from gateway.inference_request import InferenceRequest
 
 
 def chat(**members: Any) -> InferenceRequest:
     messages = [{"role": "user", "content": "x" * 40}]
-    return parse_chat(json.dumps({"model": "a:m", "messages": messages, **members}).encode())
+    return CHAT.parse(json.dumps({"model": "a:m", "messages": messages, **members}).encode())
 
 
 @pytest.mark.parametrize(
@@ -47,7 +48,7 @@ def test_what_is_no_count_is_left_for_the_provider_to_refuse(value) -> None:
 
 
 def test_embeddings_have_no_output() -> None:
-    asked = parse_embeddings(b'{"model": "a:m", "input": "12345678", "max_tokens": 9, "n": 5}')
+    asked = EMBEDDINGS.parse(b'{"model": "a:m", "input": "12345678", "max_tokens": 9, "n": 5}')
 
     assert (asked.output_tokens, asked.choices, asked.most_tokens(1000)) == (0, 1, 2)
 

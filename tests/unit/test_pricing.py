@@ -66,6 +66,21 @@ def test_images_and_the_call_itself_have_prices_of_their_own() -> None:
     assert cost(price, TokenUsage(10, 10), 2) == Decimal("0.081")
 
 
+def test_tokens_that_cost_nothing_need_not_be_counted() -> None:
+    price = Price(Decimal(0), Decimal(0), per_image=Decimal("0.04"))
+    by_input = Price(Decimal(1), Decimal(0))
+
+    assert cost(price, TokenUsage(), 2) == Decimal("0.08")
+    assert cost(by_input, TokenUsage(), 2) is None
+    assert cost(by_input, TokenUsage(1_000_000)) == Decimal(1)
+
+
+def test_images_are_foreseen() -> None:
+    price = Price(Decimal(0), Decimal(0), per_image=Decimal("0.04"), per_request=Decimal("0.001"))
+
+    assert foreseen(price, 10, 10, 3) == Decimal("0.121")
+
+
 @pytest.mark.parametrize(
     ("per_million", "expected"),
     [

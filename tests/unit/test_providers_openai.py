@@ -16,9 +16,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from pydantic import SecretStr
 
-from gateway.providers import open_providers
 from gateway.providers import openai as openai_module
-from gateway.providers.base import Event, Provider
+from gateway.providers.base import Event, Payload, Provider
 from gateway.providers.errors import (
     ProviderError,
     ProviderFailed,
@@ -28,6 +27,7 @@ from gateway.providers.errors import (
     ProviderTimeout,
     ProviderUnreachable,
 )
+from gateway.providers.pool import open_providers
 from gateway.token_usage import TokenUsage
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -35,6 +35,7 @@ Serve = Callable[[Handler], Awaitable[str]]
 Wire = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 CHAT = "/v1/chat/completions"
+EMPTY = Payload(b"{}")
 KEY = "sk-configured-0123456789"
 LONG_S = 60.0
 SHORT_S = 0.05
@@ -133,7 +134,7 @@ async def failure_of(awaitable: Awaitable[object]) -> ProviderError:
 async def test_an_answer_comes_back_as_its_bytes_with_its_counts(serve: Serve) -> None:
     body = b'{ "choices": [], "usage": ' + json.dumps(USAGE).encode() + b"}\n"
     async with provider_at(await serve(answers(body))) as provider:
-        answer = await provider.send(CHAT, b"{}")
+        answer = await provider.send(CHAT, EMPTY)
 
     assert (answer.status, answer.body, answer.usage) == (200, body, TokenUsage(3, 2, 5))
     assert provider.name == "one"
@@ -148,7 +149,7 @@ async def test_the_request_carries_the_body_untouched_and_our_headers(serve: Ser
 
     raw = ' {"model": "x", "text": "é"}\n'.encode() + b" " * 2_000_000
     async with provider_at(await serve(handler)) as provider:
-        await provider.send(CHAT, raw, "request-1")
+        await provider.send(CHAT, Payload(raw), "request-1")
 
     [(path, body, headers)] = seen
     assert (path, body) == (CHAT, raw)
@@ -166,7 +167,7 @@ async def test_a_provider_without_a_key_gets_no_authorization(serve: Serve) -> N
         return web.json_response({})
 
     async with provider_at(await serve(handler), key="none") as provider:
-        await provider.send(CHAT, b"{}")
+        await provider.send(CHAT, EMPTY)
 
     assert seen == [False]
 
@@ -189,7 +190,7 @@ async def test_the_base_url_stands_for_our_own_v1(serve: Serve, base: str, endpo
 
     entry: Any = Entry(await serve(handler) + base, SecretStr("none"), LONG_S)
     async with open_providers({"one": entry}) as providers:
-        await providers["one"].send(endpoint, b"{}")
+        await providers["one"].send(endpoint, EMPTY)
 
     assert seen == [path]
 
@@ -206,8 +207,8 @@ async def test_calls_one_after_the_other_use_one_connection(serve: Serve) -> Non
 
     async with provider_at(await serve(handler)) as provider:
         for _ in range(3):
-            await provider.send("/v1/embeddings", b"{}")
-            await collect(provider.stream(CHAT, b"{}"))
+            await provider.send("/v1/embeddings", EMPTY)
+            await collect(provider.stream(CHAT, EMPTY))
 
     assert len(ports) == 1
 
@@ -227,7 +228,7 @@ async def test_what_a_client_can_act_on_is_passed_on_redacted(
 ) -> None:
     body = json.dumps({"error": {"message": f"Not with {KEY}\nplease."}}).encode()
     async with provider_at(await serve(answers(body, status, Retry_After="7"))) as provider:
-        call = collect(provider.stream(CHAT, b"{}")) if is_streamed else provider.send(CHAT, b"{}")
+        call = collect(provider.stream(CHAT, EMPTY)) if is_streamed else provider.send(CHAT, EMPTY)
         failure = await failure_of(call)
 
     assert isinstance(failure, ProviderRejected)
@@ -248,7 +249,7 @@ async def test_any_other_status_is_a_502_and_is_not_followed(
         return await answers(b"<html>oops</html>", status, "text/html", Location="/elsewhere")(request)
 
     async with provider_at(await serve(handler)) as provider:
-        call = collect(provider.stream(CHAT, b"{}")) if is_streamed else provider.send(CHAT, b"{}")
+        call = collect(provider.stream(CHAT, EMPTY)) if is_streamed else provider.send(CHAT, EMPTY)
         failure = await failure_of(call)
 
     assert isinstance(failure, ProviderFailed)
@@ -261,7 +262,7 @@ async def test_any_other_status_is_a_502_and_is_not_followed(
 async def test_what_a_provider_says_of_our_key_stays_here(serve: Serve, status: int) -> None:
     body = b'{"error": {"message": "Key abc of organisation Acme is blocked"}}'
     async with provider_at(await serve(answers(body, status))) as provider:
-        failure = await failure_of(provider.send(CHAT, b"{}"))
+        failure = await failure_of(provider.send(CHAT, EMPTY))
 
     assert "Acme" not in failure.message
 
@@ -272,7 +273,7 @@ async def test_an_error_that_is_cut_off_keeps_its_status() -> None:
         writer.write(b"HTTP/1.1 429 Slow\r\nContent-Length: 100\r\n\r\n{")
 
     async with wire_server(talk) as url, provider_at(url) as provider:
-        failure = await failure_of(provider.send(CHAT, b"{}"))
+        failure = await failure_of(provider.send(CHAT, EMPTY))
 
     assert isinstance(failure, ProviderRejected) and failure.status == 429
 
@@ -294,7 +295,7 @@ async def test_a_plain_answer_that_is_no_json_object_is_malformed(
     serve: Serve, body: bytes, content_type: str
 ) -> None:
     async with provider_at(await serve(answers(body, 200, content_type))) as provider:
-        failure = await failure_of(provider.send(CHAT, b"{}"))
+        failure = await failure_of(provider.send(CHAT, EMPTY))
 
     assert isinstance(failure, ProviderMalformed)
     assert (failure.status, failure.code) == (502, "provider_malformed")
@@ -307,7 +308,7 @@ async def test_a_plain_answer_over_the_bound_is_malformed(
     packed = gzip.compress(b'{"a": "' + b"x" * 200_000 + b'"}')
     handler = answers(packed, Content_Encoding="gzip")
     async with provider_at(await serve(handler)) as provider:
-        failure = await failure_of(provider.send(CHAT, b"{}"))
+        failure = await failure_of(provider.send(CHAT, EMPTY))
 
     assert isinstance(failure, ProviderMalformed)
 
@@ -315,20 +316,20 @@ async def test_a_plain_answer_over_the_bound_is_malformed(
 async def test_a_compressed_answer_is_unpacked(serve: Serve) -> None:
     handler = answers(gzip.compress(b'{"a": 1}'), Content_Encoding="gzip")
     async with provider_at(await serve(handler)) as provider:
-        assert (await provider.send(CHAT, b"{}")).body == b'{"a": 1}'
+        assert (await provider.send(CHAT, EMPTY)).body == b'{"a": 1}'
 
 
 async def test_an_error_under_status_200_is_a_failure(serve: Serve) -> None:
     handler = answers(b'{"error": {"message": "upstream is down", "code": 502}}')
     async with provider_at(await serve(handler)) as provider:
-        failure = await failure_of(provider.send(CHAT, b"{}"))
+        failure = await failure_of(provider.send(CHAT, EMPTY))
 
     assert isinstance(failure, ProviderFailed) and failure.message == "upstream is down"
 
 
 async def test_silence_is_a_504(serve: Serve) -> None:
     async with provider_at(await serve(silence), timeout_s=SHORT_S) as provider:
-        for call in (provider.send(CHAT, b"{}"), collect(provider.stream(CHAT, b"{}"))):
+        for call in (provider.send(CHAT, EMPTY), collect(provider.stream(CHAT, EMPTY))):
             failure = await failure_of(call)
 
             assert isinstance(failure, ProviderTimeout)
@@ -344,7 +345,7 @@ async def test_silence_within_a_stream_is_a_504_after_the_events_before_it(serve
     got: list[bytes] = []
     async with provider_at(await serve(handler), timeout_s=1) as provider:  # enough for what comes before
         with pytest.raises(ProviderTimeout):
-            async with provider.stream(CHAT, b"{}") as stream:
+            async with provider.stream(CHAT, EMPTY) as stream:
                 async for event in stream:
                     got.append(event.raw)  # noqa: PERF401 -- it has to survive the error
 
@@ -361,7 +362,7 @@ def closed_port() -> Iterator[int]:
 
 async def test_a_closed_port_is_unreachable(closed_port: int) -> None:
     async with provider_at(f"http://127.0.0.1:{closed_port}") as provider:
-        for call in (provider.send(CHAT, b"{}"), collect(provider.stream(CHAT, b"{}"))):
+        for call in (provider.send(CHAT, EMPTY), collect(provider.stream(CHAT, EMPTY))):
             failure = await failure_of(call)
 
             assert isinstance(failure, ProviderUnreachable)
@@ -378,7 +379,7 @@ async def test_a_connection_lost_before_the_end_of_a_plain_answer_is_unreachable
         writer.write(said)
 
     async with wire_server(talk) as url, provider_at(url) as provider:
-        assert isinstance(await failure_of(provider.send(CHAT, b"{}")), ProviderUnreachable)
+        assert isinstance(await failure_of(provider.send(CHAT, EMPTY)), ProviderUnreachable)
 
 
 async def test_what_is_not_http_is_malformed() -> None:
@@ -387,7 +388,7 @@ async def test_what_is_not_http_is_malformed() -> None:
         writer.write(b"220 mail.example ESMTP\r\n\r\n")
 
     async with wire_server(talk) as url, provider_at(url) as provider:
-        for call in (provider.send(CHAT, b"{}"), collect(provider.stream(CHAT, b"{}"))):
+        for call in (provider.send(CHAT, EMPTY), collect(provider.stream(CHAT, EMPTY))):
             assert isinstance(await failure_of(call), ProviderMalformed)
 
 
@@ -401,8 +402,8 @@ async def test_a_call_on_a_stale_connection_is_sent_once_and_never_again(is_stre
         requests.append(await read_request(reader))  # on the kept connection, which then goes away
 
     async with wire_server(talk) as url, provider_at(url) as provider:
-        await provider.send(CHAT, b"{}")
-        call = collect(provider.stream(CHAT, b"{}")) if is_streamed else provider.send(CHAT, b"{}")
+        await provider.send(CHAT, EMPTY)
+        call = collect(provider.stream(CHAT, EMPTY)) if is_streamed else provider.send(CHAT, EMPTY)
         failure = await failure_of(call)
 
     assert isinstance(failure, ProviderUnreachable)
@@ -419,7 +420,7 @@ async def test_a_stream_comes_event_by_event_as_its_bytes(serve: Serve) -> None:
     whole = b"".join(parts)
     handler = streams(*(whole[at : at + 7] for at in range(0, len(whole), 7)))
     async with provider_at(await serve(handler)) as provider:
-        events = await collect(provider.stream(CHAT, b"{}"))
+        events = await collect(provider.stream(CHAT, EMPTY))
 
     assert [event.raw for event in events] == parts
     assert [event.is_usage_only for event in events] == [False, False, True, False]
@@ -436,7 +437,7 @@ async def test_an_event_is_given_before_the_next_one_is_sent(serve: Serve) -> No
         await response.write(b"data: [DONE]\n\n")
         return response
 
-    async with provider_at(await serve(handler)) as provider, provider.stream(CHAT, b"{}") as stream:
+    async with provider_at(await serve(handler)) as provider, provider.stream(CHAT, EMPTY) as stream:
         first = await anext(stream)
         may_go_on.set()
         last = await anext(stream)
@@ -447,7 +448,7 @@ async def test_an_event_is_given_before_the_next_one_is_sent(serve: Serve) -> No
 async def test_nothing_is_given_behind_the_last_event(serve: Serve) -> None:
     handler = streams(b"data: [DONE]\n\ndata: more\n\n", b"data: more\n\n")
     async with provider_at(await serve(handler)) as provider:
-        assert [event.raw for event in await collect(provider.stream(CHAT, b"{}"))] == [b"data: [DONE]\n\n"]
+        assert [event.raw for event in await collect(provider.stream(CHAT, EMPTY))] == [b"data: [DONE]\n\n"]
 
 
 async def test_a_stream_ends_at_its_last_event_also_when_the_provider_keeps_it_open(serve: Serve) -> None:
@@ -457,13 +458,13 @@ async def test_a_stream_ends_at_its_last_event_also_when_the_provider_keeps_it_o
         return response
 
     async with provider_at(await serve(handler)) as provider:
-        assert len(await collect(provider.stream(CHAT, b"{}"))) == 1
+        assert len(await collect(provider.stream(CHAT, EMPTY))) == 1
 
 
 @pytest.mark.parametrize("end", [b"", b"\n", b"\r\n"])
 async def test_a_last_event_without_its_empty_line_is_completed(serve: Serve, end: bytes) -> None:
     async with provider_at(await serve(streams(b"data: a\n\n", b"data: [DONE]" + end))) as provider:
-        events = await collect(provider.stream(CHAT, b"{}"))
+        events = await collect(provider.stream(CHAT, EMPTY))
 
     assert [event.raw for event in events] == [b"data: a\n\n", b"data: [DONE]\n\n"]
 
@@ -476,7 +477,7 @@ async def test_a_stream_that_ends_without_its_last_event_is_cut(
     serve: Serve, chunks: tuple[bytes, ...]
 ) -> None:
     async with provider_at(await serve(streams(*chunks))) as provider:
-        failure = await failure_of(collect(provider.stream(CHAT, b"{}")))
+        failure = await failure_of(collect(provider.stream(CHAT, EMPTY)))
 
     assert isinstance(failure, ProviderStreamCut)
     assert (failure.status, failure.code) == (502, "provider_stream_cut")
@@ -491,7 +492,11 @@ async def test_a_stream_whose_connection_breaks_is_cut_behind_its_whole_events()
         await may_close.wait()
 
     may_close = asyncio.Event()
-    async with wire_server(talk) as url, provider_at(url) as provider, provider.stream(CHAT, b"{}") as stream:
+    async with (
+        wire_server(talk) as url,
+        provider_at(url) as provider,
+        provider.stream(CHAT, EMPTY) as stream,
+    ):
         first = await anext(stream)
         may_close.set()
         failure = await failure_of(anext(stream))
@@ -504,13 +509,13 @@ async def test_a_stream_whose_connection_breaks_is_cut_behind_its_whole_events()
 async def test_a_stream_of_another_content_type_is_malformed(serve: Serve, content_type: str) -> None:
     handler = streams(b"data: [DONE]\n\n", content_type=content_type)
     async with provider_at(await serve(handler)) as provider:
-        assert isinstance(await failure_of(collect(provider.stream(CHAT, b"{}"))), ProviderMalformed)
+        assert isinstance(await failure_of(collect(provider.stream(CHAT, EMPTY))), ProviderMalformed)
 
 
 async def test_an_event_over_the_bound_is_malformed(serve: Serve) -> None:
     handler = streams(b"data: a\n\n", *[b"x" * 65536] * 17)
     async with provider_at(await serve(handler)) as provider:
-        assert isinstance(await failure_of(collect(provider.stream(CHAT, b"{}"))), ProviderMalformed)
+        assert isinstance(await failure_of(collect(provider.stream(CHAT, EMPTY))), ProviderMalformed)
 
 
 async def test_a_cancelled_read_loses_no_event(serve: Serve) -> None:
@@ -522,7 +527,7 @@ async def test_a_cancelled_read_loses_no_event(serve: Serve) -> None:
         await response.write(b"ta: b\n\ndata: [DONE]\n\n")
         return response
 
-    async with provider_at(await serve(handler)) as provider, provider.stream(CHAT, b"{}") as stream:
+    async with provider_at(await serve(handler)) as provider, provider.stream(CHAT, EMPTY) as stream:
         await anext(stream)
         reading = asyncio.ensure_future(anext(stream))
         await asyncio.sleep(0)
@@ -549,8 +554,8 @@ async def test_leaving_early_closes_the_connection(serve: Serve, is_streamed: bo
 
     async def call(provider: Provider) -> None:
         if not is_streamed:
-            await provider.send(CHAT, b"{}")
-        async with provider.stream(CHAT, b"{}") as stream:
+            await provider.send(CHAT, EMPTY)
+        async with provider.stream(CHAT, EMPTY) as stream:
             async for _ in stream:
                 pass
 
@@ -568,5 +573,5 @@ async def test_leaving_early_closes_the_connection(serve: Serve, is_streamed: bo
 async def test_a_failure_of_the_reader_is_not_taken_for_the_providers(serve: Serve) -> None:
     async with provider_at(await serve(streams(b"data: [DONE]\n\n"))) as provider:
         with pytest.raises(ConnectionResetError, match="the client's"):
-            async with provider.stream(CHAT, b"{}"):
+            async with provider.stream(CHAT, EMPTY):
                 raise ConnectionResetError("the client's")

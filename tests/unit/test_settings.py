@@ -6,7 +6,7 @@ import sys
 from decimal import Decimal
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pytest
 import yaml
@@ -50,12 +50,7 @@ pricing:
 """  # noqa: E501
 DRIVERS = {"postgres": "asyncpg", "mongo": "motor", "clickhouse": "clickhouse_connect"}
 
-NOT_LANDED = (
-    ("streams", "keepalive_s"),
-    ("providers", "anthropic"),
-    ("models",),
-)
-"""Take a key away here when its feature lands."""
+PROVIDER_KEYS = {"OPENAI_API_KEY": "sk-1", "ANTHROPIC_API_KEY": "sk-2"}
 
 
 class StubOptions(SinkOptions):
@@ -105,15 +100,10 @@ def test_what_is_not_given_has_its_default() -> None:
     assert settings.master_key.get_secret_value() == "tg-master"
 
 
-def test_the_example_of_the_contract_parses_less_the_keys_that_have_not_landed(write) -> None:
+def test_the_example_of_the_contract_parses(write) -> None:
     example = yaml.safe_load(CONTRACT_EXAMPLE) | {"log_writer_strategy": "batch:sqlite"}
-    for *sections, last in NOT_LANDED:
-        section = example
-        for name in sections:
-            section = section[name]
-        del section[last]
 
-    settings = load_settings(write(yaml.safe_dump(example)), KEY | {"OPENAI_API_KEY": "sk-1"})
+    settings = load_settings(write(yaml.safe_dump(example)), KEY | PROVIDER_KEYS)
 
     defaults = load_settings(None, KEY)
     for key in ("host", "port", "workers", "streams", "shutdown", "budget_strategy"):
@@ -121,20 +111,15 @@ def test_the_example_of_the_contract_parses_less_the_keys_that_have_not_landed(w
     assert settings.batching.flush_concurrency == 2  # written, where sqlite's own default is 1
     assert settings.batching.model_copy(update={"flush_concurrency": 1}) == defaults.batching
     assert settings.providers["openai"].api_key.get_secret_value() == "sk-1"
+    assert [target.weight for target in settings.models["fast"].targets] == [3, 1]
 
 
-@pytest.mark.parametrize("path", NOT_LANDED, ids=".".join)
-def test_a_key_of_a_feature_that_has_not_landed_is_refused(write, path: tuple[str, ...]) -> None:
-    value: Any = yaml.safe_load(CONTRACT_EXAMPLE)
-    for name in path:
-        value = value[name]
-    for name in reversed(path):
-        value = {name: value}
+def test_anthropic_is_where_it_is_unless_the_file_says_otherwise(write) -> None:
+    text = "providers: {a: {type: anthropic, api_key: x}, b: {type: anthropic, api_key: x, base_url: 'http://b'}}"
 
-    with pytest.raises(ConfigurationError) as caught:
-        load_settings(write(yaml.safe_dump(value)), KEY | {"ANTHROPIC_API_KEY": "x"})
+    providers = load_settings(write(text), KEY).providers
 
-    assert ".".join(path) in str(caught.value)
+    assert [providers[name].base_url for name in "ab"] == ["https://api.anthropic.com", "http://b"]
 
 
 @pytest.mark.parametrize("path", sorted(CONFIG.glob("*.yml")), ids=lambda path: path.name)
@@ -157,14 +142,14 @@ def test_each_commented_file_says_every_key_with_its_default(sink: str) -> None:
         pytest.skip(f"{driver} is not installed")
     path = CONFIG / f"{sink}.yml"
     written = yaml.safe_load(path.read_text())
-    settings = load_settings(path, KEY | {"OPENAI_API_KEY": "sk-1"})
+    settings = load_settings(path, KEY | PROVIDER_KEYS)
     defaults = load_settings(None, KEY | {"LOG_WRITER_STRATEGY": f"batch:{sink}"})
 
     assert set(written) == set(Settings.model_fields)
-    for section in ("batching", "spool", "dead_letters", "streams", "shutdown"):
+    for section in ("batching", "spool", "dead_letters", "streams", "shutdown", "cooldown"):
         assert set(written[section]) == set(type(getattr(settings, section)).model_fields)
     assert set(written["sinks"][sink]) == set(type(sink_options(settings)).model_fields)
-    for key in set(written) - {"sinks", "providers", "pricing"}:
+    for key in set(written) - {"sinks", "providers", "models", "pricing"}:
         assert getattr(settings, key) == getattr(defaults, key), key
     assert sink_options(settings) == sink_options(defaults)
 
@@ -345,7 +330,7 @@ def test_the_command_line_beats_environment_and_file(write) -> None:
 
 
 def test_effective_settings_can_be_written_as_yaml_and_read_again(write, stub_sink: str) -> None:
-    first = load_settings(CONFIG / "sqlite.yml", KEY | {"OPENAI_API_KEY": "sk-1"})
+    first = load_settings(CONFIG / "sqlite.yml", KEY | PROVIDER_KEYS)
 
     text = yaml.safe_dump(effective_settings(first), sort_keys=False)
     again = load_settings(write(text), {})

@@ -44,11 +44,11 @@ BAD = [
     ("spool: {path: .}", 1, "spool.path", "names no folder of its own"),
     ("spool: {path: /}", 1, "spool.path", "names no folder of its own"),
     ("spool: {path: ..}", 1, "spool.path", "names no folder of its own"),
-    ("models: {}", 1, "models", "not a known key"),
+    ("guardrails: {}", 1, "guardrails", "not a known key"),
     (
-        "streams:\n  max_pumps: 1\n  keepalive_s: 15",
+        "streams:\n  max_pumps: 1\n  heartbeat_s: 15",
         3,
-        "streams.keepalive_s",
+        "streams.heartbeat_s",
         "known here: after_disconnect_s",
     ),
     ("batching: {max_row: 1}", 1, "batching.max_row", "did you mean max_rows?"),
@@ -96,10 +96,10 @@ BAD = [
     (f"{PROVIDER}, retries: 1}}", 2, "providers.a.retries", "known here: type, base_url"),
     (f"{PROVIDER}, api_key: x}}", 2, "providers.a.api_key", "is written twice; keep one"),
     (
-        "providers: {a: {type: anthropic, base_url: 'http://x', api_key: x}}",
+        "providers: {a: {type: nobodys, base_url: 'http://x', api_key: x}}",
         1,
         "providers.a.type",
-        "give 'openai'",
+        "give 'openai' or 'anthropic'",
     ),
     (
         "providers: {a: {type: openai, api_key: none}}",

@@ -65,6 +65,18 @@ class CoreCases(ThroughTheCore):
             assert set(await rig.stored()) == set(rig.given)
         self.check_counts(rig, committed=250)
 
+    async def test_rows_in_places_that_were_taken_without_waiting_are_stored_beside_the_others(self) -> None:
+        async with self.through_core() as rig:
+            for _ in range(5):
+                place, one_more = await rig.place(), rig.writer.reserve_now()
+                assert one_more is not None
+                rig.use(one_more, status="absorbed")
+                rig.use(place)
+
+            assert (await bounded(rig.writer.stop())).outcome == "drained"
+            assert set(await rig.stored()) == set(rig.given)
+        self.check_counts(rig, committed=10)
+
     async def test_02_in_flight_batch_survives_stop(self) -> None:
         async with self.through_core() as rig:
             gate = Gate()

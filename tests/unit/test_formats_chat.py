@@ -1,4 +1,4 @@
-"""What one event of a stream means."""
+"""What one event of a stream of chat completions means."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.formats import CHAT
 from gateway.providers.base import Event
-from gateway.providers.events import read_event
 from gateway.token_usage import TokenUsage
 
 COUNTS = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
@@ -36,31 +36,31 @@ def event(payload: object) -> bytes:
     ],
 )
 def test_an_event_without_counts_is_passed_on_as_it_is(raw: bytes) -> None:
-    assert read_event(raw, "") == Event(raw)
+    assert CHAT.read_event(raw, "") == Event(raw)
 
 
 def test_counts_beside_choices_are_read_and_the_event_is_not_withheld() -> None:
     raw = event({"choices": [{"delta": {}}], "usage": COUNTS})
 
-    assert read_event(raw, "") == Event(raw, TokenUsage(3, 2, 5))
+    assert CHAT.read_event(raw, "") == Event(raw, TokenUsage(3, 2, 5))
 
 
 @pytest.mark.parametrize("space", [b"", b" ", b"\t"])
 def test_an_event_of_counts_alone_is_marked(space: bytes) -> None:
     raw = b'data:{"choices":[],"usage"' + space + b":" + space + b'{"prompt_tokens":3}}\r\n\r\n'
 
-    assert read_event(raw, "") == Event(raw, TokenUsage(3), is_usage_only=True)
+    assert CHAT.read_event(raw, "") == Event(raw, TokenUsage(3), is_usage_only=True)
 
 
 def test_counts_are_read_from_data_over_several_lines() -> None:
     raw = b'data: {"choices": [],\ndata: "usage": {"prompt_tokens": 3}}\n\n'
 
-    assert read_event(raw, "").usage == TokenUsage(3)
+    assert CHAT.read_event(raw, "").usage == TokenUsage(3)
 
 
 @pytest.mark.parametrize("raw", [b"data: [DONE]\n\n", b"data:[DONE]\r\n\r\n", b": x\rdata: [DONE] \r\r"])
 def test_the_last_event_is_marked(raw: bytes) -> None:
-    assert read_event(raw, "") == Event(raw, is_done=True)
+    assert CHAT.read_event(raw, "") == Event(raw, is_done=True)
 
 
 @pytest.mark.parametrize(
@@ -73,15 +73,15 @@ def test_the_last_event_is_marked(raw: bytes) -> None:
 def test_an_error_is_marked_with_its_redacted_text(payload: object) -> None:
     raw = event(payload)
 
-    assert read_event(raw, "") == Event(raw, is_error=True, error_message="no more [redacted]")
+    assert CHAT.read_event(raw, "") == Event(raw, is_error=True, error_message="no more [redacted]")
 
 
 def test_an_error_beside_choices_is_no_failure() -> None:
-    assert not read_event(event({"error": {"message": "x"}, "choices": [{}]}), "").is_error
+    assert not CHAT.read_event(event({"error": {"message": "x"}, "choices": [{}]}), "").is_error
 
 
 @given(st.binary(max_size=40), st.sampled_from([b"", b'"usage"', b'"error":1', b"[DONE]"]))
 def test_no_event_raises(noise: bytes, mark: bytes) -> None:
     raw = b"data: {" + mark + noise + b"}\n\n"
 
-    assert read_event(raw, "").raw == raw
+    assert CHAT.read_event(raw, "").raw == raw

@@ -8,10 +8,25 @@ from __future__ import annotations
 import re
 from collections.abc import Container
 from dataclasses import dataclass
+from typing import Protocol
 
-from .errors import NotFound
+from ..errors import NotFound
 
 _SELECTOR = re.compile("([^:/]+)[:/](.+)", re.DOTALL)
+
+
+class Destination(Protocol):
+    """What a client may ask for by a name."""
+
+    @property
+    def name(self) -> str:
+        """As the client wrote it."""
+        ...
+
+    @property
+    def openers(self) -> frozenset[str]:
+        """The names of which a key has to allow one, each as ``provider:model`` where it has a provider."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +42,17 @@ class Route:
         """The name under which the model has its price."""
         return f"{self.provider}:{self.model}"
 
+    @property
+    def openers(self) -> frozenset[str]:
+        """See ``Destination``."""
+        return frozenset((self.price_key, f"{self.provider}:*"))
+
+
+def colon_form(name: str) -> str:
+    """``provider/model`` means ``provider:model``, wherever it stands."""
+    provider, divider, model = min(name.partition(":"), name.partition("/"), key=lambda parts: len(parts[0]))
+    return f"{provider}:{model}" if divider else name
+
 
 def resolve(name: str, providers: Container[str]) -> Route:
     """The route of ``name``. The first ``:`` or ``/`` divides, for model names may contain either.
@@ -36,7 +62,8 @@ def resolve(name: str, providers: Container[str]) -> Route:
     if (match := _SELECTOR.fullmatch(name)) and match[1] in providers:
         return Route(name, match[1], match[2])
     raise NotFound(
-        "No such model. Name it provider:model, with a provider of this gateway's configuration.",
+        "No such model. Name it provider:model, with a provider of this gateway's configuration, or by one "
+        "of the names that it gives to models.",
         code="model_not_found",
         param="model",
     )

@@ -1,0 +1,135 @@
+"""The attempts of one call: the first one, and those that follow when one fails before the client had a byte.
+
+Takes a call with its place, and the plan of its way; gives the answer, or the stream, of the attempt that
+succeeded, or raises the error of the last one. An attempt that another one hides has a row of its own
+(``absorbed``), in a place that is taken without waiting; without that place nothing follows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from aiohttp import web
+
+from .calls import Call
+from .departure import ClientLeft, Departure, has_left
+from .endings import provider_ending
+from .keys import PRICES, PROVIDERS, SETTINGS, WRITER
+from .providers.base import Answer, EventStream, Payload
+from .providers.errors import ProviderError
+from .routing import Plan, Ticket
+from .watched_stream import WatchedStream, in_time
+
+T = TypeVar("T")
+
+
+class Attempts:
+    """Of one call. ``make_payload`` gives what is sent to a provider that knows the model by that name."""
+
+    def __init__(
+        self, request: web.Request, call: Call, plan: Plan, make_payload: Callable[[str], Payload]
+    ) -> None:
+        self._request = request
+        self._call = call
+        self._plan = plan
+        self._make_payload = make_payload
+
+    async def send(self) -> Answer:
+        """The provider's whole answer. Raises ``ProviderError``: the last attempt's."""
+        return await self._until_answered(self._send)
+
+    async def open(self, resources: AsyncExitStack) -> EventStream:
+        """The provider's stream, whose connection closes with ``resources``. If something else could have
+        been tried, its first event has come. Raises ``ProviderError``: the last attempt's."""
+        return await self._until_answered(lambda: self._open(resources))
+
+    async def _until_answered(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        with self._call.waiting():
+            while True:
+                try:
+                    return await attempt()
+                except ProviderError as error:
+                    pause_s = self._hide(error)
+                    if pause_s is None or not await self._is_awaited_after(pause_s):
+                        raise
+
+    # --- one attempt
+
+    @contextmanager
+    def _attempt(self) -> Iterator[Ticket]:
+        with self._plan.start() as ticket:
+            route = self._plan.route
+            price = self._request.app[PRICES].price_at(route.price_key, self._call.began_at)
+            self._call.turn_to(route, price)
+            try:
+                yield ticket
+            except ProviderError as error:
+                self._plan.heed(ticket, error, datetime.now(UTC))
+                raise
+
+    async def _send(self) -> Answer:
+        facts = self._call.facts
+        with self._attempt() as ticket:
+            provider = self._request.app[PROVIDERS][self._plan.route.provider]
+            payload = self._make_payload(self._plan.route.model)
+            async with in_time(self._deadline(self._plan.attempt_timeout_s)):
+                answer = await provider.send(facts.endpoint, payload, facts.request_id)
+            ticket.answer()
+            ticket.succeed()
+            return answer
+
+    async def _open(self, resources: AsyncExitStack) -> EventStream:
+        facts = self._call.facts
+        async with AsyncExitStack() as own:
+            ticket = own.enter_context(self._attempt())
+            provider = self._request.app[PROVIDERS][self._plan.route.provider]
+            payload = self._make_payload(self._plan.route.model)
+            first_by = self._deadline(self._plan.attempt_timeout_s, self._first_token_timeout_s())
+            async with in_time(first_by):
+                opening = provider.stream(facts.endpoint, payload, facts.request_id)
+                events = await own.enter_async_context(opening)
+            stream = WatchedStream(events, ticket, self._plan, first_by)
+            if self._plan.has_more:
+                await stream.begin()
+            await resources.enter_async_context(own.pop_all())
+            return stream
+
+    def _first_token_timeout_s(self) -> float | None:
+        provider = self._request.app[SETTINGS].providers[self._plan.route.provider]
+        return provider.first_token_timeout_s
+
+    def _deadline(self, *seconds: float | None) -> float | None:
+        """The loop's time by which the shortest of ``seconds`` are over."""
+        bounds = [each for each in seconds if each is not None]
+        return asyncio.get_running_loop().time() + min(bounds) if bounds else None
+
+    # --- between two
+
+    def _hide(self, error: ProviderError) -> float | None:
+        """Put the row of the attempt that failed with ``error``, if another one is to be made: after so many
+        seconds. None: this attempt's outcome is the call's. Synchronous: no cancel comes between the place
+        and its row."""
+        if has_left(self._request):
+            return None
+        step = self._plan.after(error, datetime.now(UTC))
+        place = None if step is None else self._request.app[WRITER].reserve_now()
+        if step is None or place is None:
+            return None
+        try:
+            self._call.absorb(place, provider_ending(error))
+        finally:
+            place.release()
+        return step.pause_s
+
+    async def _is_awaited_after(self, pause_s: float) -> bool:
+        """Whether the client is still there after the pause, which ends when it leaves."""
+        try:
+            async with Departure(self._request, patience_s=0.0):
+                await asyncio.sleep(pause_s)
+        except ClientLeft:
+            return False
+        return not has_left(self._request)
