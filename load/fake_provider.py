@@ -17,17 +17,17 @@ import base64
 import itertools
 import json
 import math
-import random
 import signal
 import struct
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TextIO
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
+from fake_bodies import bad_request, check_headers, error, first, read_body, words
+from fake_plan import Calls, Options, Plan, Seen, plan_of
 from fake_shapes import SHAPES, Body, Told
 
 DEFAULT_COMPLETION_TOKENS = 5
@@ -35,84 +35,6 @@ MAX_WORDS = 10_000
 """Words of text that are really sent, however many tokens are counted."""
 MODELS = ("fake", "fake-embedding")
 WORDS = ("one", "row", "for", "each", "call")
-ERRORS = (500, 503, 429)
-ANTHROPIC_HEADERS = ("x-api-key", "anthropic-version")
-ANTHROPIC_ERRORS = {
-    400: "invalid_request_error",
-    401: "authentication_error",
-    404: "not_found_error",
-    429: "rate_limit_error",
-    529: "overloaded_error",
-}
-
-
-@dataclass(frozen=True)
-class Options:
-    """How calls go unless they say otherwise. Times in milliseconds, rates from 0 to 1."""
-
-    delay_ms: float = 0.0
-    jitter_sigma: float = 0.0
-    delay_min_ms: float = 0.0
-    delay_max_ms: float = 60_000.0
-    chunk_ms: float = 0.0
-    chunks: int = 5
-    error_rate: float = 0.0
-    hang_rate: float = 0.0
-    cut_rate: float = 0.0
-    malformed_rate: float = 0.0
-    missing_usage_rate: float = 0.0
-    cached_tokens: int | None = None
-    reasoning_tokens: int | None = None
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How one call goes: what a body may set under ``fake``. ``cut_after``: so many pieces of content,
-    then the connection is closed; a plain answer is cut in its middle."""
-
-    delay_ms: float = 0.0
-    status: int = 200
-    hang: bool = False
-    cut_after: int | None = None
-    malformed: bool = False
-    no_usage: bool = False
-    chunks: int = 5
-    chunk_ms: float = 0.0
-    cached_tokens: int | None = None
-    reasoning_tokens: int | None = None
-
-
-@dataclass
-class Seen:
-    """One call in the list. ``finished``: the whole answer, good or bad, was handed to the connection."""
-
-    number: int
-    request_id: str | None
-    user: str | None
-    endpoint: str
-    model: str
-    stream: bool
-    status: int
-    prompt_tokens: int
-    completion_tokens: int
-    no_usage: bool
-    finished: bool = False
-
-
-@dataclass
-class Calls:
-    """Every call in the order of arrival, and a file that has a line for each before it is answered."""
-
-    file: TextIO | None = None
-    seen: list[Seen] = field(default_factory=list)
-
-    def add(self, call: Seen) -> None:
-        self.seen.append(call)
-        if self.file is not None:
-            line = {name: value for name, value in vars(call).items() if name != "finished"}
-            self.file.write(json.dumps(line) + "\n")
-            self.file.flush()
 
 
 OPTIONS = web.AppKey("options", Options)
@@ -134,12 +56,12 @@ def make_app(options: Options | None = None, calls_file: TextIO | None = None) -
 
 
 async def chat_completions(request: web.Request) -> web.StreamResponse:
-    body = await _body(request)
-    asked = _first(body, "max_completion_tokens", "max_tokens")
+    body = await read_body(request)
+    asked = first(body, "max_completion_tokens", "max_tokens")
     completion = DEFAULT_COMPLETION_TOKENS if asked is None else asked
     if not isinstance(completion, int) or completion < 0:
-        raise _bad_request("max_tokens is a count")
-    call, plan = _arrived(request, body, _words(body.get("messages")), completion)
+        raise bad_request("max_tokens is a count")
+    call, plan = _arrived(request, body, words(body.get("messages")), completion)
     if (failure := await _before_answer(call, plan)) is not None:
         return failure
     if body.get("stream"):
@@ -152,10 +74,10 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
 
 
 async def embeddings(request: web.Request) -> web.StreamResponse:
-    body = await _body(request)
+    body = await read_body(request)
     asked = body.get("input")
     texts = asked if isinstance(asked, list) else [asked]
-    call, plan = _arrived(request, body, sum(_words(text) for text in texts), 0)
+    call, plan = _arrived(request, body, sum(words(text) for text in texts), 0)
     if (failure := await _before_answer(call, plan)) is not None:
         return failure
     size = int(body.get("dimensions") or 8)
@@ -177,12 +99,12 @@ async def shaped(request: web.Request) -> web.StreamResponse:
     """Every other endpoint, by its shape."""
     shape = SHAPES[request.path]
     if request.path.startswith("/v1/messages"):
-        _check_anthropic(request)
-    body = await _body(request)
+        check_headers(request)
+    body = await read_body(request)
     completion = _count(body, shape.limit, DEFAULT_COMPLETION_TOKENS) if shape.limit else 0
     for name in ("n", "partial_images"):
         body[name] = _count(body, name, 1)
-    call, plan = _arrived(request, body, sum(_words(body.get(name)) for name in shape.asked), completion)
+    call, plan = _arrived(request, body, sum(words(body.get(name)) for name in shape.asked), completion)
     if (failure := await _before_answer(call, plan)) is not None:
         return failure
     told = _told(body, call, plan)
@@ -194,18 +116,12 @@ async def shaped(request: web.Request) -> web.StreamResponse:
     return await _plain(request, answer, call, plan)
 
 
-def _check_anthropic(request: web.Request) -> None:
-    for name in ANTHROPIC_HEADERS:
-        if name not in request.headers:
-            raise _bad_request(f"{name} is missing", request.path)
-
-
 def _count(body: Body, name: str, default: int) -> int:
     value = body.get(name)
     if value is None:
         return default
     if not isinstance(value, int) or not 0 <= value <= 1_000_000:
-        raise _bad_request(f"{name} is a count")
+        raise bad_request(f"{name} is a count")
     return value
 
 
@@ -277,7 +193,7 @@ async def calls(request: web.Request) -> web.Response:
 
 def _arrived(request: web.Request, body: dict[str, Any], prompt: int, completion: int) -> tuple[Seen, Plan]:
     number = len(request.app[CALLS].seen) + 1
-    plan = _plan(request.app[OPTIONS], number, body.get("fake") or {})
+    plan = plan_of(request.app[OPTIONS], number, body.get("fake") or {})
     call = Seen(
         number=number,
         request_id=request.headers.get("x-request-id"),
@@ -294,33 +210,6 @@ def _arrived(request: web.Request, body: dict[str, Any], prompt: int, completion
     return call, plan
 
 
-def _plan(options: Options, number: int, overrides: dict[str, Any]) -> Plan:
-    """The same for the same seed and number, whatever ran in between."""
-    rng = random.Random(f"{options.seed}:{number}")
-    is_cut = rng.random() < options.cut_rate
-    drawn = Plan(
-        delay_ms=_delay_ms(options, rng),
-        status=rng.choice(ERRORS) if rng.random() < options.error_rate else 200,
-        hang=rng.random() < options.hang_rate,
-        cut_after=rng.randrange(max(1, options.chunks)) if is_cut else None,
-        malformed=rng.random() < options.malformed_rate,
-        no_usage=rng.random() < options.missing_usage_rate,
-        chunks=options.chunks,
-        chunk_ms=options.chunk_ms,
-        cached_tokens=options.cached_tokens,
-        reasoning_tokens=options.reasoning_tokens,
-    )
-    known = {each.name for each in fields(Plan)}
-    if not isinstance(overrides, dict) or not overrides.keys() <= known:
-        raise _bad_request(f"fake is an object with some of: {', '.join(sorted(known))}")
-    return replace(drawn, **overrides)
-
-
-def _delay_ms(options: Options, rng: random.Random) -> float:
-    delay = options.delay_ms * math.exp(options.jitter_sigma * rng.gauss(0, 1))
-    return min(max(delay, options.delay_min_ms), options.delay_max_ms)
-
-
 async def _before_answer(call: Seen, plan: Plan) -> web.Response | None:
     """Wait as planned; gives the answer when it is an error."""
     if plan.hang:
@@ -331,7 +220,7 @@ async def _before_answer(call: Seen, plan: Plan) -> web.Response | None:
     call.finished = True
     headers = {"Retry-After": "1"} if plan.status in (429, 503) else {}
     return web.json_response(
-        _error(plan.status, "The fake provider was told to fail.", call.endpoint),
+        error(plan.status, "The fake provider was told to fail.", call.endpoint),
         status=plan.status,
         headers=headers,
     )
@@ -435,63 +324,6 @@ def _usage_member(call: Seen, plan: Plan) -> dict[str, Any]:
 def _vector(size: int, index: int, encoding: object) -> list[float] | str:
     values = [((index + place) % 7) / 8 for place in range(size)]
     return base64.b64encode(struct.pack(f"<{size}f", *values)).decode() if encoding == "base64" else values
-
-
-def _words(value: object) -> int:
-    """The words in a text, or in all ``content`` and ``text`` members below a list of messages or parts."""
-    if isinstance(value, str):
-        return len(value.split())
-    if isinstance(value, list):
-        return sum(_words(each) for each in value)
-    if isinstance(value, dict):
-        return _words(value.get("content")) + _words(value.get("text"))
-    return 0
-
-
-async def _body(request: web.Request) -> dict[str, Any]:
-    if request.content_type == "multipart/form-data":
-        return await _form(request)
-    try:
-        body = await request.json()
-    except ValueError:
-        raise _bad_request("the body is not JSON") from None
-    if not isinstance(body, dict):
-        raise _bad_request("the body is not an object")
-    return body
-
-
-async def _form(request: web.Request) -> dict[str, Any]:
-    """The fields of a form; of a file, what it would hold if it were text. ``fake`` is written as JSON."""
-    fields: dict[str, Any] = {}
-    try:
-        posted = await request.post()
-    except (ValueError, AssertionError, HttpProcessingError):
-        raise _bad_request("the body is not a form") from None
-    for name, value in posted.items():
-        if isinstance(value, web.FileField):
-            value = value.file.read().decode("utf-8", "replace")
-        fields[name] = value
-    if "fake" in fields:
-        fields["fake"] = json.loads(fields["fake"])
-    return fields
-
-
-def _first(body: dict[str, Any], *names: str) -> Any:
-    return next((body[name] for name in names if body.get(name) is not None), None)
-
-
-def _bad_request(message: str, endpoint: str = "") -> web.HTTPBadRequest:
-    return web.HTTPBadRequest(
-        text=json.dumps(_error(400, message, endpoint)), content_type="application/json"
-    )
-
-
-def _error(status: int, message: str, endpoint: str = "") -> dict[str, Any]:
-    if endpoint.startswith("/v1/messages"):
-        kind = ANTHROPIC_ERRORS.get(status, "api_error")
-        return {"type": "error", "error": {"type": kind, "message": message}, "request_id": "req_fake"}
-    kind = "invalid_request_error" if status < 500 else "server_error"
-    return {"error": {"message": message, "type": kind, "code": None, "param": None}}
 
 
 async def serve(host: str, port: int, options: Options, calls_file: TextIO | None) -> None:

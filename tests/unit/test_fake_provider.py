@@ -18,6 +18,7 @@ import openai
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient
+from fake_plan import ERRORS
 
 PROGRAM = Path(__file__).parents[2] / "load" / "fake_provider.py"
 CHAT = "/v1/chat/completions"
@@ -220,9 +221,9 @@ async def test_one_seed_gives_one_sequence_of_plans() -> None:
         cut_rate=0.3,
     )
 
-    plans = [program._plan(options, number, {}) for number in range(500)]
+    plans = [program.plan_of(options, number, {}) for number in range(500)]
 
-    assert plans == [program._plan(options, number, {}) for number in range(500)]
+    assert plans == [program.plan_of(options, number, {}) for number in range(500)]
     assert all(5 <= plan.delay_ms <= 80 for plan in plans)
     assert len({(plan.status != 200, plan.hang, plan.cut_after is not None) for plan in plans}) == 8
     assert sorted(plan.delay_ms for plan in plans)[250] == pytest.approx(20, rel=0.25)
@@ -233,7 +234,7 @@ async def test_rates_of_one_befall_every_call(start: Start) -> None:
 
     response = await client.post(CHAT, json=chat())
 
-    assert response.status in program.ERRORS
+    assert response.status in ERRORS
 
 
 @pytest.fixture
