@@ -21,6 +21,7 @@ from backends import SinkError, StoreError, sinks
 from .app import closing_within
 from .commands import add_commands
 from .logging_setup import set_up_logging
+from .providers.any_llm.opening import check_providers
 from .sections import CLOSING_S
 from .serve import serve, serve_as_worker
 from .settings import ConfigurationError, Settings, effective_settings, load_settings, sink_options
@@ -46,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = _settings(arguments)
         if arguments.command in ("serve", "check"):
             asyncio.run(check_store(settings))
+            check_providers(settings.providers)
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         return EXIT_CONFIGURATION

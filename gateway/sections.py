@@ -34,6 +34,7 @@ STRATEGY_GRAMMAR = ("is no log writer strategy", "write [batch:|single:]SINK in 
 CLOSING_S = 2.0
 """Kept of ``shutdown.grace_s`` for closing sockets, pools and files."""
 ANTHROPIC_URL = "https://api.anthropic.com"
+ANY_LLM = "any-llm"
 _PROVIDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _PRICED_MODEL = re.compile(r"[^:/\s]+:\S+")
 _MODEL_NAME = re.compile(r"[!-~]{1,256}")
@@ -71,6 +72,12 @@ def _priced_model(name: str) -> str:
 def _model_name(name: str) -> str:
     if not _MODEL_NAME.fullmatch(name):
         raise ValueError("cannot name a model; use up to 256 visible ASCII characters without spaces")
+    return name
+
+
+def _provider_type(name: str) -> str:
+    if name == ANY_LLM and find_spec("any_llm") is None:
+        raise ValueError("needs a package that is not installed; pip install 'tallygate[any-llm]'")
     return name
 
 
@@ -182,21 +189,35 @@ class ShutdownSettings(Section):
 
 
 class ProviderSettings(Section):
-    """One provider: where it is, the key for it, and how long it may be silent. ``first_token_timeout_s``:
-    until the first event of a stream; None: as long as any other silence."""
+    """One provider: where it is, the key for it, and how long it may be silent. ``provider``: its name in the
+    SDK, for the type ``any-llm``. ``first_token_timeout_s``: until the first event of a stream; None: as long
+    as any other silence."""
 
-    type: Literal["openai", "anthropic"]
-    base_url: Annotated[str, AfterValidator(_base_url)]
+    type: Annotated[Literal["openai", "anthropic", "any-llm"], AfterValidator(_provider_type)]
+    provider: Annotated[str, Field(pattern="^[a-z0-9_-]{1,64}$")] | None = None
+    base_url: Annotated[str, AfterValidator(_base_url)] | None
     api_key: Secret
     timeout_s: PositiveSeconds = 600
     first_token_timeout_s: PositiveSeconds | None = None
 
     @model_validator(mode="before")
     @classmethod
-    def _anthropic_is_in_one_place(cls, values: Any) -> Any:
+    def _some_are_in_one_place(cls, values: Any) -> Any:
         if isinstance(values, dict) and values.get("type") == "anthropic":
             return {"base_url": ANTHROPIC_URL, **values}
+        if isinstance(values, dict) and values.get("type") == ANY_LLM:
+            return {"base_url": None, **values}
         return values
+
+    @model_validator(mode="after")
+    def _fits_its_type(self) -> Self:
+        if self.type == ANY_LLM and self.provider is None:
+            raise ValueError("names no provider of the SDK; add its name, such as provider: bedrock")
+        if self.type != ANY_LLM and self.provider is not None:
+            raise ValueError("has a provider of the SDK; write type: any-llm, or remove provider")
+        if self.type != ANY_LLM and self.base_url is None:
+            raise ValueError("has an empty base_url; give it a value")
+        return self
 
 
 class TargetSettings(Section):

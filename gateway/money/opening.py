@@ -71,4 +71,6 @@ def _budgets(
 def _defaults(settings: Settings) -> DefaultPrices:
     if settings.default_prices == "none":
         return no_prices
-    return genai_prices({name: provider.type for name, provider in settings.providers.items()})
+    return genai_prices(
+        {name: provider.provider or provider.type for name, provider in settings.providers.items()}
+    )

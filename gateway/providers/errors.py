@@ -90,3 +90,14 @@ REJECTION_CODES = {
     429: "provider_rate_limited",
 }
 """The statuses that are passed on to the client."""
+
+
+def refusal(status: int, text: str, retry_after: str | None) -> ProviderError:
+    """What an HTTP ``status`` other than 2xx means, of which the provider said ``text``, redacted."""
+    if status in REJECTION_CODES:
+        return ProviderRejected(status, f"The provider refused the call ({status}).", retry_after, said=text)
+    if status in (401, 403):  # what it says of our own credentials is the operator's business
+        summary = f"The provider refused the gateway's credentials ({status})."
+        return ProviderFailed(summary, retry_after, provider_status=status)
+    summary = f"The provider failed ({status})."
+    return ProviderFailed(summary, retry_after, said=text, provider_status=status)

@@ -17,13 +17,7 @@ import aiohttp
 
 from ..formats import OPENAI_PATHS, Format, format_at
 from .base import Answer, EventStream, Payload
-from .errors import (
-    REJECTION_CODES,
-    ProviderError,
-    ProviderFailed,
-    ProviderMalformed,
-    ProviderRejected,
-)
+from .errors import ProviderFailed, ProviderMalformed, refusal
 from .redaction import message_in_body, retry_after
 from .stream import OneAnswer, PieceStream, SseStream
 from .transport import TRANSPORT_ERRORS, read_at_most, typed
@@ -130,7 +124,7 @@ class OpenAiProvider:
         with suppress(*TRANSPORT_ERRORS):  # the status is known, whatever becomes of the text
             body = await read_at_most(response.content, _MAX_ERROR_BYTES)
         text = message_in_body(body or b"", self._api_key)
-        raise _refusal(response.status, text, retry_after(response.headers.get("Retry-After")))
+        raise refusal(response.status, text, retry_after(response.headers.get("Retry-After")))
 
     async def _answer(self, response: aiohttp.ClientResponse, format: Format) -> Answer:
         is_json = "Content-Type" not in response.headers or "json" in response.content_type
@@ -147,16 +141,6 @@ class OpenAiProvider:
         return Answer(
             response.status, body, _JSON, format.usage(payload), format.images(payload), format.has_text
         )
-
-
-def _refusal(status: int, text: str, retry_after: str | None) -> ProviderError:
-    if status in REJECTION_CODES:
-        return ProviderRejected(status, f"The provider refused the call ({status}).", retry_after, said=text)
-    if status in (401, 403):  # what it says of our own credentials is the operator's business
-        summary = f"The provider refused the gateway's credentials ({status})."
-        return ProviderFailed(summary, retry_after, provider_status=status)
-    summary = f"The provider failed ({status})."
-    return ProviderFailed(summary, retry_after, said=text, provider_status=status)
 
 
 def _object_in(body: bytes) -> dict[str, Any]:

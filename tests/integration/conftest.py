@@ -417,12 +417,17 @@ async def gateways(aiohttp_server, nobodys_port, tmp_path, log):
         times = {"timeout_s": settings.pop("timeout_s", LONG_S)}
         if "first_token_timeout_s" in settings:
             times["first_token_timeout_s"] = settings.pop("first_token_timeout_s")
-        providers = {name: _provider(server.make_url("/v1"), times) for name, server in urls.items()}
+        bases = {name: server.make_url("/v1") for name, server in urls.items()}
+        providers = {name: _provider(base, times) for name, base in bases.items()}
         anthropic = {
             name: {**_provider(urls[of].make_url("").with_path(""), times), "type": "anthropic"}
             for name, of in (("claude", "fake"), ("act", "stage"))
         }
         nobody = f"http://127.0.0.1:{nobodys_port}/v1"
+        others = {
+            name: {**_provider({**bases, "nobody": nobody}[of], times), **members}
+            for name, (of, members) in settings.pop("others", {}).items()
+        }
         database = f"calls-{next(_names)}"
         given = {
             "master_key": KEY,
@@ -434,7 +439,7 @@ async def gateways(aiohttp_server, nobodys_port, tmp_path, log):
                 "sqlite": {"path": str(tmp_path / f"{database}.db")},
             },
             "spool": {"mode": "off", "path": str(tmp_path / "spool")},
-            "providers": {**providers, "nobody": _provider(nobody, times), **anthropic},
+            "providers": {**providers, "nobody": _provider(nobody, times), **anthropic, **others},
             "pricing": PRICES,
             **settings,
         }
