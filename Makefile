@@ -26,7 +26,7 @@ test: lint ## everything that must be green, on every sink; prints which case he
 	@rm -rf reports && mkdir -p reports
 	@cd tests && ../$(BIN)/python -m servers.mongo >/dev/null
 	@TALLYGATE_SERVERS=required $(BIN)/tox run-parallel -p 2 --parallel-no-spinner \
-		-e $(PY)-mongo,$(PY)-sqlite,$(PY)-postgres,$(PY)-clickhouse || failed=1; \
+		-e $(PY)-mongo,$(PY)-sqlite,$(PY)-postgres,$(PY)-clickhouse,$(PY)-anyllm || failed=1; \
 	$(BIN)/python tests/report.py && test -z "$$failed"
 
 lint: .venv/.installed-dev ## style and types

@@ -75,12 +75,6 @@ def _model_name(name: str) -> str:
     return name
 
 
-def _provider_type(name: str) -> str:
-    if name == ANY_LLM and find_spec("any_llm") is None:
-        raise ValueError("needs a package that is not installed; pip install 'tallygate[any-llm]'")
-    return name
-
-
 def _base_url(url: str) -> str:
     try:
         parts = urlsplit(url)
@@ -193,7 +187,7 @@ class ProviderSettings(Section):
     SDK, for the type ``any-llm``. ``first_token_timeout_s``: until the first event of a stream; None: as long
     as any other silence."""
 
-    type: Annotated[Literal["openai", "anthropic", "any-llm"], AfterValidator(_provider_type)]
+    type: Literal["openai", "anthropic", "any-llm"]
     provider: Annotated[str, Field(pattern="^[a-z0-9_-]{1,64}$")] | None = None
     base_url: Annotated[str, AfterValidator(_base_url)] | None
     api_key: Secret

@@ -30,6 +30,7 @@ from .config_schema import fields_of, known_keys, straighten
 from .effective import effective_settings
 from .environment import CONFIG_VARIABLE, SWITCHES, Variable, apply, read_environment
 from .model_checks import check_models
+from .providers.any_llm.opening import require_sdk
 from .sections import (
     STRATEGY_GRAMMAR,
     CooldownSettings,
@@ -105,6 +106,7 @@ class _Loading:
         self._check_sink_names(settings, known)
         self._check_store(settings)
         check_models(settings, self._origins)
+        require_sdk(settings.providers, self._origins)
         if sink is None or strategy.sink is None:
             return settings
         own = settings.sinks.get(strategy.sink, {})

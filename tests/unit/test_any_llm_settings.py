@@ -87,9 +87,7 @@ def test_other_types_have_no_provider_of_the_sdks(tmp_path) -> None:
     assert "providers.a: has a provider of the SDK; write type: any-llm, or remove provider" in refusal(path)
 
 
-@pytest.mark.parametrize(
-    "entry", ["{type: openai, api_key: x}", "{type: openai, api_key: x, base_url: null}"]
-)
+@pytest.mark.parametrize("entry", ["{type: openai, api_key: x}", "{type: openai, api_key: x, base_url: }"])
 def test_other_types_need_an_address(tmp_path, entry) -> None:
     path = tmp_path / "gateway.yml"
     path.write_text(f"providers: {{a: {entry}}}")
@@ -104,7 +102,8 @@ def test_other_types_need_an_address(tmp_path, entry) -> None:
         ({"provider": "nobody"}, "providers.far.provider: is no provider of the any-llm SDK; "),
         (
             {"provider": "bedrock"},
-            "providers.far.provider: needs packages that are not installed; pip install 'any-llm-sdk[bedrock]'",
+            "providers.far.provider: needs packages that are not installed; "
+            "pip install 'any-llm-sdk[bedrock]'",
         ),
         (
             {"provider": "openai", "api_key": "none"},

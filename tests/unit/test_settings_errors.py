@@ -93,13 +93,13 @@ BAD = [
     ("shutdown: {drain_s: -1}", 1, "shutdown.drain_s", "give at least 0"),
     ("dead_letters: {max_bytes: 0}", 1, "dead_letters.max_bytes", "give at least 1"),
     (f"{PROVIDER}, timeout_s: 0}}", 2, "providers.a.timeout_s", "give more than 0"),
-    (f"{PROVIDER}, retries: 1}}", 2, "providers.a.retries", "known here: type, base_url"),
+    (f"{PROVIDER}, retries: 1}}", 2, "providers.a.retries", "known here: type, provider, base_url"),
     (f"{PROVIDER}, api_key: x}}", 2, "providers.a.api_key", "is written twice; keep one"),
     (
         "providers: {a: {type: nobodys, base_url: 'http://x', api_key: x}}",
         1,
         "providers.a.type",
-        "give 'openai' or 'anthropic'",
+        "give 'openai', 'anthropic' or 'any-llm'",
     ),
     (
         "providers: {a: {type: openai, api_key: none}}",

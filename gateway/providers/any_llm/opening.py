@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from ...config_errors import ConfigurationError
+from ...config_errors import ConfigurationError, Origins
 from ...sections import ANY_LLM
 
 if TYPE_CHECKING:
@@ -27,6 +28,15 @@ _TALKATIVE = (
     "any_llm",
 )
 """Loggers that tell of every call, some of them with its whole prompt."""
+
+
+def require_sdk(entries: Mapping[str, ProviderSettings], origins: Origins) -> None:
+    """Return if the SDK is there, should one of the ``entries`` be of its type. Raises
+    ``ConfigurationError``."""
+    for name, entry in entries.items():
+        if entry.type == ANY_LLM and find_spec("any_llm") is None:
+            right = "pip install 'tallygate[any-llm]'"
+            raise origins.error(("providers", name, "type"), "needs a package that is not installed", right)
 
 
 def check_providers(entries: Mapping[str, ProviderSettings]) -> None:
