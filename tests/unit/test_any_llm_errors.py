@@ -1,4 +1,4 @@
-"""What the exceptions of the any-llm SDK, and of the SDKs below it, mean: by their shapes, as none is there."""
+"""What exceptions of the any-llm SDK, and of the SDKs below it, mean: by their shapes, as none is there."""
 
 from __future__ import annotations
 

@@ -37,6 +37,8 @@ def chat(body: Mapping[str, Any], is_openai: bool) -> Arguments:
     bound = named.pop("max_completion_tokens", None)
     if bound is not None:  # most of the SDK's providers know the older name alone
         named["max_completion_tokens" if is_openai else "max_tokens"] = bound
+    if isinstance(stop := named.get("stop"), str) and not is_openai:
+        named["stop"] = [stop]
     return {"model": body["model"], "messages": body["messages"], **named}
 
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from ...config_errors import ConfigurationError, Origins
 from ...sections import ANY_LLM
+from .threads import BLOCKING
 
 if TYPE_CHECKING:
     from ...settings import ProviderSettings
@@ -63,7 +65,7 @@ def open_sdk(name: str, entry: ProviderSettings) -> Any:
         right = f"pip install 'any-llm-sdk[{provider}]'"
         raise ConfigurationError("", f"{at}.provider", "needs packages that are not installed", right)
     try:
-        return AnyLLM.create(provider, **_arguments(entry, kind))
+        return AnyLLM.create(provider, **_arguments(entry, kind), **_amazons(provider))
     except Exception as error:
         variable = getattr(error, "env_var_name", None)
         if variable is not None:
@@ -74,6 +76,13 @@ def open_sdk(name: str, entry: ProviderSettings) -> Any:
         right = "see the SDK's documentation for what it needs in the environment"
         wrong = f"cannot be opened ({type(error).__name__})"
         raise ConfigurationError("", f"{at}.provider", wrong, right) from None
+
+
+def _amazons(provider: str) -> dict[str, Any]:
+    """Amazon's SDK would try again up to four times, which ``max_retries`` does not reach."""
+    if provider not in BLOCKING:
+        return {}
+    return {"config": import_module("botocore.config").Config(retries={"total_max_attempts": 1})}
 
 
 def _arguments(entry: ProviderSettings, kind: Any) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from ..errors import ProviderMalformed
 
 CHAT = "/v1/chat/completions"
 DONE = b"data: [DONE]\n\n"
+_COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
 
 
 def answer_of(endpoint: str, result: Any) -> dict[str, Any]:
@@ -34,8 +35,11 @@ def ends(chunk: Any) -> bool:
 
 
 def _chat(result: Any) -> dict[str, Any]:
-    """The SDK writes null for whatever its provider did not say; only what clients look for stays."""
+    """The SDK writes null for whatever its provider did not say; only what clients look for stays. No prompt
+    has no tokens: where all counts are 0, nobody gave any."""
     told = _dumped(result, exclude_none=True)
+    if not any(told.get("usage", {}).get(name) for name in _COUNTS):
+        told.pop("usage", None)
     for choice in told.get("choices") or ():
         choice.setdefault("finish_reason", None)
         if "message" in choice:
