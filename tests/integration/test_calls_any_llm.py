@@ -147,6 +147,17 @@ async def test_members_that_the_sdk_does_not_know_go_on_as_they_are(gateway, sta
     assert (await gateway.row()).tags == '{"team":"a"}'
 
 
+async def test_counts_that_are_all_zero_are_the_sdks_and_no_counts(gateway, stage):
+    usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+    choice = {"index": 0, "message": {"role": "assistant", "content": "x" * 8}, "finish_reason": "stop"}
+    whole = {"id": "c", "object": "chat.completion", "created": 1, "model": "m"}
+    stage.plain({**whole, "choices": [choice], "usage": usage})
+
+    assert "usage" not in await (await asked(gateway)).json()
+
+    assert (await gateway.row()).usage_source == "estimate"
+
+
 @pytest.mark.parametrize("encoding", ["float", "base64"])
 async def test_embeddings(gateway, gpt, encoding):
     answer = await gpt.embeddings.create(

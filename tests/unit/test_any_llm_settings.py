@@ -101,9 +101,9 @@ def test_other_types_need_an_address(tmp_path, entry) -> None:
     [
         ({"provider": "nobody"}, "providers.far.provider: is no provider of the any-llm SDK; "),
         (
-            {"provider": "bedrock"},
+            {"provider": "cohere"},
             "providers.far.provider: needs packages that are not installed; "
-            "pip install 'any-llm-sdk[bedrock]'",
+            "pip install 'any-llm-sdk[cohere]'",
         ),
         (
             {"provider": "openai", "api_key": "none"},

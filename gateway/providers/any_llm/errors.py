@@ -27,7 +27,7 @@ from ..redaction import error_message, retry_after
 _NO_CONNECTION = re.compile(r"Connect(ion)?Timeout|ConnectError|EndpointConnection|ConnectionRefused")
 _SILENCE = re.compile(r"Timeout")
 _LOST = re.compile(
-    r"Connection|RemoteProtocol|ReadError|WriteError|NetworkError|IncompleteRead|ClosedResource"
+    r"Connection|ProtocolError|ReadError|WriteError|NetworkError|IncompleteRead|ClosedResource"
 )
 _MALFORMED = re.compile(r"ResponseValidation")
 _STATUSES = {
