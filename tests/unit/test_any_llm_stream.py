@@ -61,6 +61,8 @@ class BlockingSdk(Sdk):
     def __init__(self) -> None:
         super().__init__()
         self.gate = threading.Event()
+        self.loop = asyncio.get_running_loop()
+        self.blocks = asyncio.Event()
 
     async def acompletion(self, **asked: Any) -> AsyncIterator[Chunk]:
         loop = asyncio.get_running_loop()
@@ -68,6 +70,7 @@ class BlockingSdk(Sdk):
 
     async def chunks(self) -> AsyncIterator[Chunk]:
         yield Chunk(choices=[Choice(text="one")])
+        self.loop.call_soon_threadsafe(self.blocks.set)
         assert self.gate.wait(LONG_S)
         yield Chunk(choices=[Choice(text="two", finish_reason="stop")])
 
@@ -145,7 +148,7 @@ async def test_an_sdk_that_blocks_holds_up_nobody_else() -> None:
     async with asyncio.timeout(LONG_S), provider(sdk).stream(CHAT, ASKED) as stream:
         assert b"one" in (await anext(stream)).raw
         second = asyncio.ensure_future(anext(stream))
-        await asyncio.sleep(0)
+        await sdk.blocks.wait()
         sdk.gate.set()  # which this loop could not do if it were blocked
 
         assert b"two" in (await second).raw
