@@ -26,8 +26,9 @@ DRIVERS = {
     "pymongo": ("backends.mongo", "backends.store.mongo", "backends.store.mongo_driver"),
     "bson": ("backends.mongo", "backends.store.mongo_driver"),
     "clickhouse_connect": ("backends.clickhouse",),
+    "any_llm": ("gateway.providers.any_llm.opening",),
 }
-"""Who may import each. The local files are SQLite's too, whatever the sink."""
+"""Who may import each. The local files are SQLite's too, whatever the sink. any_llm is a provider's."""
 WITHOUT_ASYNCIO = ("backends.ledger", "backends.retry")
 NOT_BLACK_BOX = ("load.bench", "load.bench_sinks")
 """Programs in load/ that measure our own parts; all others talk to the gateway from outside."""
