@@ -183,9 +183,8 @@ class ShutdownSettings(Section):
 
 
 class ProviderSettings(Section):
-    """One provider: where it is, the key for it, and how long it may be silent. ``provider``: its name in the
-    SDK, for the type ``any-llm``. ``first_token_timeout_s``: until the first event of a stream; None: as long
-    as any other silence."""
+    """One provider: where it is, the key for it, how long it may be silent, until a stream's first event
+    (None: as else), too. ``provider``: its name in the SDK, for the type ``any-llm``."""
 
     type: Literal["openai", "anthropic", "any-llm"]
     provider: Annotated[str, Field(pattern="^[a-z0-9_-]{1,64}$")] | None = None
@@ -197,19 +196,18 @@ class ProviderSettings(Section):
     @model_validator(mode="before")
     @classmethod
     def _some_are_in_one_place(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("type") == "anthropic":
-            return {"base_url": ANTHROPIC_URL, **values}
-        if isinstance(values, dict) and values.get("type") == ANY_LLM:
-            return {"base_url": None, **values}
+        if isinstance(values, dict) and values.get("type") in ("anthropic", ANY_LLM):
+            return {"base_url": ANTHROPIC_URL if values["type"] == "anthropic" else None, **values}
         return values
 
     @model_validator(mode="after")
     def _fits_its_type(self) -> Self:
-        if self.type == ANY_LLM and self.provider is None:
-            raise ValueError("names no provider of the SDK; add its name, such as provider: bedrock")
-        if self.type != ANY_LLM and self.provider is not None:
+        if self.type == ANY_LLM:
+            if self.provider is None:
+                raise ValueError("names no provider of the SDK; add its name, such as provider: bedrock")
+        elif self.provider is not None:
             raise ValueError("has a provider of the SDK; write type: any-llm, or remove provider")
-        if self.type != ANY_LLM and self.base_url is None:
+        elif self.base_url is None:
             raise ValueError("has an empty base_url; give it a value")
         return self
 
