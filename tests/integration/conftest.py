@@ -423,7 +423,7 @@ async def gateways(aiohttp_server, nobodys_port, tmp_path, log):
             for name, of in (("claude", "fake"), ("act", "stage"))
         }
         nobody = f"http://127.0.0.1:{nobodys_port}/v1"
-        database = f"calls-{next(_names)}"
+        database = f"{tmp_path.name}-{next(_names)}"
         given = {
             "master_key": KEY,
             "store": {"url": "memory:"},
