@@ -45,7 +45,7 @@ def _data(payload: Body) -> bytes:
     return b"data: " + json.dumps(payload).encode() + b"\n\n"
 
 
-def _named(name: str, **members: Any) -> bytes:
+def _named(name: str, /, **members: Any) -> bytes:
     return b"event: " + name.encode() + b"\n" + _data({"type": name, **members})
 
 

@@ -52,7 +52,7 @@ def quiet(monkeypatch):
 
 @pytest.fixture
 async def gateway(gateways):
-    return await gateways(pricing=PRICES)
+    return await gateways("sqlite", pricing=PRICES)
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from answering import CACHED, COMPLETION, PROMPT
 
@@ -31,6 +33,16 @@ async def test_an_answer(claude, says, paid, model):
     await paid(MESSAGES)
 
 
+async def test_the_row_of_a_message_tells_whom_it_names(gateway, claude, says):
+    says(TEXT)
+
+    await claude.messages.create(model="act:m", max_tokens=50, messages=SAID, metadata={"user_id": "x"})
+
+    row = await gateway.row()
+    assert (row.provider, row.model, row.stream, row.end_reason) == ("act", "m", False, "complete")
+    assert json.loads(row.tags) == {"user_id": "x"}
+
+
 @both
 async def test_the_head_of_an_answer_names_the_row_and_the_request(gateway, claude, says, model):
     says(TEXT)
@@ -58,7 +70,7 @@ async def test_a_stream_of_events(claude, says, paid, model):
 
 
 @both
-async def test_the_clients_own_way_with_streams(claude, says, paid, model):
+async def test_the_clients_own_way_with_streams(gateway, claude, says, paid, model):
     says(TEXT)
 
     async with claude.messages.stream(model=model, max_tokens=50, messages=SAID) as stream:
@@ -68,6 +80,8 @@ async def test_the_clients_own_way_with_streams(claude, says, paid, model):
     assert said == final.content[0].text == TEXT
     assert (final.stop_reason, counted(final.usage)) == ("end_turn", COUNTS)
     await paid(MESSAGES)
+    row = await gateway.row()
+    assert row.stream and row.ttft_ms > 0
 
 
 @both
