@@ -14,6 +14,8 @@ from typing import Any
 from .token_usage import TokenUsage
 
 CHARACTERS_PER_TOKEN = 4
+_NO_TEXT = ("image", "document", "thinking", "redacted_thinking")
+"""Blocks of messages whose characters say nothing of their tokens."""
 
 _TEXT = re.compile(
     rb'"(?:content|reasoning_content|refusal|arguments|text|delta|partial_json|thinking)"'
@@ -34,6 +36,21 @@ def prompt_tokens(members: Mapping[str, Any], names: Sequence[str] = ("messages"
     characters and count for nothing."""
     values = [each for name in names for each in _texts_below(members, name)]
     return _tokens(sum(map(_characters, values))) + sum(map(_given_tokens, values))
+
+
+def body_tokens(members: Mapping[str, Any], names: Sequence[str]) -> int:
+    """The tokens of all that is written below ``names``, tools and their results included, for a client that
+    plans by it. Pictures, documents and thoughts, wherever they are, count for nothing."""
+    characters, waiting = 0, [members.get(name) for name in names]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            characters += len(value)
+        elif isinstance(value, list):
+            waiting.extend(value)
+        elif isinstance(value, dict) and value.get("type") not in _NO_TEXT:
+            waiting += (*value.keys(), *value.values())
+    return _tokens(characters)
 
 
 def text_characters(raw: bytes) -> int:

@@ -17,7 +17,7 @@ from uuid_utils.compat import uuid7
 from backends import StoreUnavailable
 
 from .errors import BadRequest, GatewayError, InternalError, StoreDown, error_type
-from .formats import format_at
+from .formats import ANTHROPIC_PATHS, format_at
 from .keys import ACCESS, ADMISSION, METRICS, PRINCIPAL, REQUEST_ID
 from .metrics import OTHER
 from .response_headers import Cors, secure_response
@@ -25,6 +25,8 @@ from .response_headers import Cors, secure_response
 log = logging.getLogger("gateway.http")
 
 REQUEST_ID_HEADER = "x-request-id"
+ANTHROPICS_REQUEST_ID_HEADER = "request-id"
+"""Where Anthropic's clients look for it; beside the other, at its endpoints."""
 CLIENT_CLOSED_REQUEST = 499
 
 HAS_ROW: web.RequestKey[bool] = web.RequestKey("has_row", bool)
@@ -68,6 +70,8 @@ async def mark_response(request: web.BaseRequest, response: web.StreamResponse) 
     """Name the request on the head of every response, streams and the router's own errors included, and say
     how its rate limits stand."""
     response.headers[REQUEST_ID_HEADER] = request_id(request)
+    if request.path in ANTHROPIC_PATHS:
+        response.headers[ANTHROPICS_REQUEST_ID_HEADER] = request_id(request)
     if (admission := request.get(ADMISSION)) is not None:
         response.headers.update(admission.headers())
     request[_STARTED] = response

@@ -30,6 +30,7 @@ REQUEST_HEADERS: Final = (
 )
 SHOWN: Final = ", ".join(
     (
+        "request-id",
         "retry-after",
         "x-request-id",
         "x-usage-id",

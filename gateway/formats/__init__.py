@@ -19,12 +19,13 @@ __all__ = [
     "COUNT_TOKENS",
     "EMBEDDINGS",
     "MESSAGES",
+    "MESSAGES_PATH",
     "OPENAI_PATHS",
     "Format",
     "format_at",
 ]
 
-_MESSAGES = "/v1/messages"
+MESSAGES_PATH: Final = "/v1/messages"
 
 BY_PATH: Final[Mapping[str, Format]] = {
     "/v1/chat/completions": CHAT,
@@ -36,13 +37,13 @@ BY_PATH: Final[Mapping[str, Format]] = {
     "/v1/audio/speech": SPEECH,
     "/v1/audio/transcriptions": TRANSCRIPTIONS,
     "/v1/rerank": RERANK,
-    _MESSAGES: MESSAGES,
-    f"{_MESSAGES}/count_tokens": COUNT_TOKENS,
+    MESSAGES_PATH: MESSAGES,
+    f"{MESSAGES_PATH}/count_tokens": COUNT_TOKENS,
 }
-ANTHROPIC_PATHS: Final = frozenset(path for path in BY_PATH if path.startswith(_MESSAGES))
+ANTHROPIC_PATHS: Final = frozenset(path for path in BY_PATH if path.startswith(MESSAGES_PATH))
 OPENAI_PATHS: Final = frozenset(BY_PATH) - ANTHROPIC_PATHS
 
 
 def format_at(path: str) -> Format:
     """The format that is spoken at ``path``; where there is no inference the one whose errors are."""
-    return BY_PATH.get(path) or (MESSAGES if path.startswith(f"{_MESSAGES}/") else CHAT)
+    return BY_PATH.get(path) or (MESSAGES if path.startswith(f"{MESSAGES_PATH}/") else CHAT)

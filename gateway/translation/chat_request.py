@@ -26,13 +26,20 @@ _KNOWN = frozenset(
     "prompt_cache_key prompt_cache_retention safety_identifier web_search_options service_tier".split()
 )
 """Of OpenAI's, that are translated, or else left out; what OpenAI does not know goes on as it is."""
+ONE_OBJECT = (
+    "Answer with one JSON object and nothing else: no word before or behind it, and no fence of a code block."
+)
+"""For ``json_object``: messages have a switch for JSON of a given shape alone, not of any shape."""
 _CHOICES = {"auto": "auto", "none": "none", "required": "any"}
 
 
 def messages_request(chat: Mapping[str, Any]) -> Json:
     """What messages ask for the same. Raises ``NotTranslatable``."""
     _check(chat)
+    wanted = an_object(chat.get("response_format"))
     system, messages = _conversation(objects(chat.get("messages")))
+    if wanted.get("type") == "json_object":
+        system.append({"type": "text", "text": ONE_OBJECT})
     asked = {**without(chat, _KNOWN), "messages": messages, "max_tokens": _max_tokens(chat)}
     if system:
         asked["system"] = system
@@ -42,7 +49,7 @@ def messages_request(chat: Mapping[str, Any]) -> Json:
         asked["stop_sequences"] = [stop] if isinstance(stop, str) else stop
     if isinstance(user := chat.get("user"), str):
         asked["metadata"] = {"user_id": user}
-    return asked | _tools(chat) | _format(chat.get("response_format"))
+    return asked | _tools(chat) | _format(wanted)
 
 
 def _check(chat: Mapping[str, Any]) -> None:
@@ -148,11 +155,11 @@ def _choice(choice: object) -> Json | None:
     raise NotTranslatable("this choice of a tool")
 
 
-def _format(wanted: object) -> Json:
-    kind = wanted.get("type") if isinstance(wanted, dict) else None
-    if kind in (None, "text"):
+def _format(wanted: Json) -> Json:
+    kind = wanted.get("type")
+    if kind in (None, "text", "json_object"):
         return {}
-    if kind == "json_schema" and isinstance(wanted, dict):
+    if kind == "json_schema":
         schema = an_object(wanted.get("json_schema")).get("schema")
         return {"output_config": {"format": {"type": "json_schema", "schema": schema}}}
-    raise NotTranslatable(f"the format {str(kind)[:40]}; give a json_schema")
+    raise NotTranslatable(f"the format {str(kind)[:40]}")

@@ -218,6 +218,8 @@ class Gateway:
     has_hidden: asyncio.Event = field(default_factory=asyncio.Event)
     promised: list[UUID] = field(default_factory=list)
     lost: dict[int, asyncio.Event] = field(default_factory=lambda: defaultdict(asyncio.Event))
+    hung_up: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
+    """To be acquired once for each connection of a client that ended."""
     callers: list[Caller] = field(default_factory=list)
     adopted: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
     """To be acquired once for each stream that goes to the pumps."""
@@ -428,7 +430,7 @@ async def gateways(aiohttp_server, nobodys_port, tmp_path, log):
             name: {**_provider({**bases, "nobody": nobody}[of], times), **members}
             for name, (of, members) in settings.pop("others", {}).items()
         }
-        database = f"calls-{next(_names)}"
+        database = f"{tmp_path.name}-{next(_names)}"
         given = {
             "master_key": KEY,
             "store": {"url": "memory:"},
@@ -548,6 +550,7 @@ def _watch_connections(gateway):
     def lost(handler, error=None):
         connection_lost(handler, error)
         gateway.lost[ports.pop(handler)].set()
+        gateway.hung_up.release()
 
     server.connection_made, server.connection_lost = made, lost
 

@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
-from openai import AsyncOpenAI
 
 CHAT = "/v1/chat/completions"
 EMBEDDINGS = "/v1/embeddings"
@@ -338,67 +337,3 @@ async def test_noop_serves_calls_without_rows_and_promises_nothing(gateways):
     assert usage.status == 501
     labels = {"endpoint": CHAT, "provider": "fake", "status_code": "200"}
     assert gateway.metric("gateway_requests_total", **labels) == 2
-
-
-# --- the official client
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-async def official(request, gateways):
-    gateway = await gateways(request.param)
-    async with AsyncOpenAI(api_key="tg-test", base_url=f"{gateway.url}/v1", max_retries=0) as client:
-        yield gateway, client
-
-
-MESSAGES = [{"role": "user", "content": "say swordfish please"}]
-
-
-async def test_the_official_client_gets_a_completion(official):
-    gateway, openai = official
-
-    raw = await openai.chat.completions.with_raw_response.create(model="fake:m", messages=MESSAGES)
-
-    completion = raw.parse()
-    assert completion.choices[0].message.content == "one row for each call"
-    assert completion.usage.total_tokens == 8
-    gateway.heard(raw.headers)
-    row = await gateway.row()
-    assert str(row.id) == raw.headers["x-usage-id"]
-    assert tokens(row) == (3, 5, 8)
-    assert row.cost == Decimal("0.000003450")
-
-
-@pytest.mark.parametrize("asks", [False, True])
-async def test_the_official_client_gets_a_stream(official, asks):
-    gateway, openai = official
-    options = {"stream_options": {"include_usage": True}} if asks else {}
-
-    raw = await openai.chat.completions.with_raw_response.create(
-        model="fake/m", messages=MESSAGES, stream=True, **options
-    )
-    chunks = [chunk async for chunk in raw.parse()]
-
-    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
-    assert text.split() == ["one", "row", "for", "each", "call"]
-    assert [chunk.usage.total_tokens for chunk in chunks if chunk.usage] == ([8] if asks else [])
-    gateway.heard(raw.headers)
-    row = await gateway.row()
-    assert str(row.id) == raw.headers["x-usage-id"]
-    assert (tokens(row), row.stream) == ((3, 5, 8), True)
-    assert row.cost == Decimal("0.000003450")
-
-
-async def test_the_official_client_gets_embeddings(official):
-    gateway, openai = official
-
-    raw = await openai.embeddings.with_raw_response.create(
-        model="fake:m", input=["three small words", "two more"]
-    )
-
-    embeddings = raw.parse()
-    assert [len(each.embedding) for each in embeddings.data] == [8, 8]
-    gateway.heard(raw.headers)
-    row = await gateway.row()
-    assert str(row.id) == raw.headers["x-usage-id"]
-    assert tokens(row) == (5, None, 5)
-    assert row.cost == Decimal("0.000000750")

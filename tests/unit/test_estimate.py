@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.estimate import estimate, prompt_tokens, text_characters
+from gateway.estimate import body_tokens, estimate, prompt_tokens, text_characters
 from gateway.token_usage import TokenUsage
 
 
@@ -111,3 +111,34 @@ def test_any_text_has_as_many_characters_as_it_has(text, ascii):
 @given(st.binary())
 def test_no_bytes_are_a_reason_to_fail(raw):
     assert text_characters(b'{"delta": {"content": "' + raw) >= 0
+
+
+TURN = {"role": "user", "content": ""}
+
+
+@pytest.mark.parametrize(
+    ("members", "tokens"),
+    [
+        ({}, 0),
+        ({"model": "x" * 400}, 0),
+        ({"system": "x" * 400}, 100),
+        ({"system": [{"type": "text", "text": "x" * 388}]}, 100),
+        ({"messages": [TURN]}, 4),
+        ({"tools": [{"name": "f" * 396}]}, 100),
+        ({"tools": [{"a": {"b": [1, None, "x" * 398]}}]}, 100),
+        ({"system": [{"type": "image", "source": {"type": "base64", "data": "x" * 400}}]}, 0),
+        ({"system": [{"type": "thinking", "thinking": "x", "signature": "x" * 400}]}, 0),
+    ],
+)
+def test_the_tokens_of_a_body_are_those_of_all_that_is_written_in_it(members, tokens):
+    assert body_tokens(members, ("system", "messages", "tools")) == tokens
+
+
+def test_a_body_of_any_depth_is_read():
+    deep = "x" * 4
+    for _ in range(100_000):
+        deep = [deep]
+
+    assert body_tokens({"system": deep}, ("system",)) == 1
+    while isinstance(deep, list):  # taken apart level by level: to free it at once would be too deep
+        deep = deep[0]

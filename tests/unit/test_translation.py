@@ -13,7 +13,7 @@ from gateway.formats import CHAT, MESSAGES
 from gateway.token_usage import TokenUsage
 from gateway.translation.base import NotTranslatable
 from gateway.translation.chat_answer import ChatEvents, chat_answer
-from gateway.translation.chat_request import messages_request
+from gateway.translation.chat_request import ONE_OBJECT, messages_request
 from gateway.translation.messages_answer import MessageEvents, message_answer
 from gateway.translation.messages_request import chat_request
 
@@ -97,6 +97,7 @@ def test_a_conversation_with_images_and_tools_becomes_messages() -> None:
             {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": SCHEMA}}},
             {"output_config": {"format": {"type": "json_schema", "schema": SCHEMA}}},
         ),
+        ({"response_format": {"type": "json_object"}}, {"system": [text(ONE_OBJECT)]}),
         ({"tools": [FUNCTION], "tool_choice": "required"}, {"tool_choice": {"type": "any"}}),
         (
             {"tools": [FUNCTION], "tool_choice": "none", "parallel_tool_calls": False},
@@ -126,7 +127,7 @@ def test_members_of_a_chat_completion_become_those_of_messages(members: Any, fou
         {"logprobs": True},
         {"modalities": ["text", "audio"]},
         {"functions": [{}]},
-        {"response_format": {"type": "json_object"}},
+        {"response_format": {"type": "grammar"}},
         {"tools": [{"type": "custom"}]},
         {"tools": [FUNCTION], "tool_choice": {"type": "allowed_tools"}},
         {"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]},
