@@ -43,7 +43,7 @@ from .registry import SinkRegistry, Strategy, parse_strategy, sinks
 from .reports import FlushReport, StopReport, WriterObserver, WriterStats
 from .sanitise import tags_text
 from .single import SingleLogWriter
-from .sink import LogSink, SinkOptions, UsageAuditor, UsageReader
+from .sink import LogSink, PooledSink, SinkOptions, UsageAuditor, UsageReader
 from .spool import Spool, SpoolOptions
 from .spool.reading import FolderReport, read_letters, read_spools
 from .store import (
@@ -110,6 +110,7 @@ __all__ = [
     "NoopLogWriter",
     "NotDurable",
     "Place",
+    "PooledSink",
     "PriceEntry",
     "Ranges",
     "Record",

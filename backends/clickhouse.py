@@ -153,6 +153,10 @@ class ClickHouseSink:
         found = await self._read("read_repeated", boot_id=str(boot_id), limit=limit)
         return tuple(NumberedRow(*row) for row in found)
 
+    def pool(self) -> Mapping[str, int]:
+        """Each request under way has a connection; how many more the driver keeps, it does not tell."""
+        return {"in_use": len(self._calls)}
+
     # --- calls
 
     async def _call(self, work: Callable[..., Awaitable[T]], *given: Any) -> T:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import Generic, Literal, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 from .errors import SinkBatchRejected, SinkError, SinkRetryable
 
@@ -153,3 +153,9 @@ class Lane(Generic[C]):
         if connection:
             with suppress(SinkError), self._translated():
                 connection.close()
+
+
+def uses(lanes: Iterable[Lane[Any]]) -> Mapping[str, int]:
+    """How many of the connections are ``in_use`` and ``idle``."""
+    found = [lane.use for lane in lanes]
+    return {"in_use": found.count("in_use"), "idle": found.count("idle")}

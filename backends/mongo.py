@@ -54,6 +54,7 @@ from .mongo_documents import (
     readable,
     summed_fields,
 )
+from .mongo_pool import PoolCount
 from .mongo_schema import BOOTS, VERSIONS, Schema
 from .mongo_settings import client_settings
 from .numbers import NumberedRow, Run
@@ -129,7 +130,8 @@ class MongoSink:
 
     def __init__(self, options: MongoOptions) -> None:
         self._options = options
-        self._client, self._take_leave = _connect(options)
+        self._pool = PoolCount()
+        self._client, self._take_leave = _connect(options, self._pool)
         self._rows = self._collection(options.collection)
         self._boots = self._collection(BOOTS)
         self._schema = Schema(
@@ -194,6 +196,9 @@ class MongoSink:
 
     async def read_repeated(self, boot_id: UUID, limit: int) -> tuple[NumberedRow, ...]:
         return await self._run(mongo_audit.read_repeated(self._find_numbers, boot_id, limit))
+
+    def pool(self) -> Mapping[str, int]:
+        return self._pool.by_state()
 
     # --- calls
 
@@ -295,12 +300,13 @@ class MongoSink:
         )
 
 
-def _connect(options: MongoOptions) -> tuple[Client, Callable[[], Awaitable[None]]]:
+def _connect(options: MongoOptions, pool: PoolCount) -> tuple[Client, Callable[[], Awaitable[None]]]:
     """A client that has not connected yet, and how it says goodbye to its server."""
-    uri, settings = (
-        options.uri.get_secret_value(),
-        client_settings(options.timeout_s, options.max_connections),
-    )
+    uri = options.uri.get_secret_value()
+    settings = {
+        **client_settings(options.timeout_s, options.max_connections),
+        "event_listeners": [pool],
+    }
     if options.driver == "pymongo":
         client: Client = AsyncMongoClient(uri, **settings)
         return client, client.close

@@ -168,6 +168,10 @@ class PostgresSink:
     async def read_repeated(self, boot_id: UUID, limit: int) -> tuple[NumberedRow, ...]:
         return tuple(NumberedRow(**each) for each in await self._read("read_repeated", boot_id, limit))
 
+    def pool(self) -> Mapping[str, int]:
+        counts = self._writing.counts(), self._reading.counts()
+        return {state: sum(each[state] for each in counts) for state in counts[0]}
+
     # --- calls
 
     async def _run(self, call: Coroutine[Any, Any, T]) -> T:

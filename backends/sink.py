@@ -140,3 +140,12 @@ class UsageAuditor(Protocol):
         """The rows of that boot that share their number with another one, by number and id, the first
         ``limit`` of them."""
         ...
+
+
+@runtime_checkable
+class PooledSink(Protocol):
+    """A sink whose connections can be counted, for the metrics. None has to be one."""
+
+    def pool(self) -> Mapping[str, int]:
+        """Connections of this process by state: ``in_use``, and ``idle`` where that is known. Asks nobody."""
+        ...

@@ -21,7 +21,7 @@ from pydantic import Field, field_validator
 
 from .codec import plain_values, timestamp_text
 from .errors import SinkBatchRejected
-from .lane import DatabaseFile, Lane
+from .lane import DatabaseFile, Lane, uses
 from .numbers import NumberedRow, Run
 from .record import COLUMNS, Batch, Boot, UsageRecord
 from .sink import Capabilities, Committed, SinkOptions
@@ -122,6 +122,9 @@ class SqliteSink:
 
     async def read_repeated(self, boot_id: UUID, limit: int) -> tuple[NumberedRow, ...]:
         return await self._reader.run(lambda connection: read_repeated(connection, boot_id, limit))
+
+    def pool(self) -> Mapping[str, int]:
+        return uses(self._lanes)
 
     @property
     def _lanes(self) -> tuple[Lane[sqlite3.Connection], ...]:

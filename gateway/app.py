@@ -20,6 +20,7 @@ from backends import (
     DeadLetterFile,
     LogWriter,
     NoopLogWriter,
+    PooledSink,
     SingleLogWriter,
     Spool,
     Strategy,
@@ -117,6 +118,8 @@ async def _sink(app: web.Application) -> AsyncIterator[None]:
     sink_class = sinks.load(settings.log_writer_strategy.sink)
     async with closing_within(sink_class.open(sink_options(settings)), CLOSING_S / 2, "sink") as sink:
         app[SINK] = sink
+        if isinstance(sink, PooledSink):
+            app[METRICS].watch_sink(sink.pool)
         yield
 
 

@@ -19,6 +19,12 @@ from backends import LogWriter, UsageRecord, WriterStats
 
 OTHER: Final = "other"
 BREAKER_STATES = {"closed": 0, "half_open": 1, "open": 2}
+STORE_CONNECTIONS = "gateway_store_connections"
+SINK_CONNECTIONS = "gateway_sink_connections"
+CONNECTIONS = {
+    STORE_CONNECTIONS: "Connections to the database of keys, users and budgets.",
+    SINK_CONNECTIONS: "Connections to the database of the rows.",
+}
 
 CALL_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 OVERHEAD_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
@@ -43,7 +49,7 @@ class Metrics:
         self.registry = Registry()
         self._writer: LogWriter | None = None
         self._count_pumps: Callable[[], int] | None = None
-        self._count_connections: Callable[[], Mapping[str, int]] | None = None
+        self._count_connections: dict[str, Callable[[], Mapping[str, int]]] = {}
         self.registry.register(self)
         self._count_calls()
         self._count_writing()
@@ -170,7 +176,11 @@ class Metrics:
 
     def watch_store(self, count: Callable[[], Mapping[str, int]]) -> None:
         """Show what ``count`` answers as the connections to the store, by state."""
-        self._count_connections = count
+        self._count_connections[STORE_CONNECTIONS] = count
+
+    def watch_sink(self, count: Callable[[], Mapping[str, int]]) -> None:
+        """Show what ``count`` answers as the connections to the sink, by state."""
+        self._count_connections[SINK_CONNECTIONS] = count
 
     def render(self) -> tuple[bytes, str]:
         """The metrics as text, and its content type."""
@@ -186,13 +196,8 @@ class Metrics:
             yield GaugeMetricFamily(
                 "gateway_stream_pumps", "Streams read on after their client left.", self._count_pumps()
             )
-        if self._count_connections is not None:
-            yield _gauges(
-                "gateway_store_connections",
-                "Connections to the database of keys, users and budgets.",
-                "state",
-                self._count_connections(),
-            )
+        for name, count in self._count_connections.items():
+            yield _gauges(name, CONNECTIONS[name], "state", count())
         if self._writer is not None:
             yield from _ledger_metrics(self._writer.stats())
 

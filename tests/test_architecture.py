@@ -23,7 +23,12 @@ DRIVERS = {
     ),
     "asyncpg": ("backends.postgres", "backends.postgres_driver", "backends.store.postgres"),
     "motor": ("backends.mongo",),
-    "pymongo": ("backends.mongo", "backends.store.mongo", "backends.store.mongo_driver"),
+    "pymongo": (
+        "backends.mongo",
+        "backends.mongo_pool",
+        "backends.store.mongo",
+        "backends.store.mongo_driver",
+    ),
     "bson": ("backends.mongo", "backends.store.mongo_driver"),
     "clickhouse_connect": ("backends.clickhouse",),
     "any_llm": ("gateway.providers.any_llm.opening",),

@@ -17,10 +17,11 @@ from typing import Any, ClassVar, ParamSpec, Self, TypeVar
 import pymongo
 
 from ..calls import Calls, take_leave
+from ..mongo_pool import PoolCount
 from .contract import BudgetStrategy, Claim, Settlement, StoreOptions, Verdict
 from .mongo_accounts import Accounts
 from .mongo_documents import record
-from .mongo_driver import Database, PoolCount, connect, translated
+from .mongo_driver import Database, connect, translated
 from .mongo_moves import Move
 from .mongo_records import Records
 from .mongo_schema import COLLECTIONS, Schema, warn_of_imitations

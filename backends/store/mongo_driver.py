@@ -8,7 +8,6 @@ be asked, is met by no document.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias
@@ -27,11 +26,11 @@ from pymongo.errors import (
     PyMongoError,
     ServerSelectionTimeoutError,
 )
-from pymongo.monitoring import ConnectionPoolListener
 from pymongo.uri_parser import parse_uri
 
 from ..errors import SinkRetryable, StoreUnavailable
 from ..mongo_codes import brief, code_text, server_error
+from ..mongo_pool import PoolCount
 from ..mongo_settings import client_settings
 from .contract import StoreOptions
 from .mongo_documents import Document
@@ -184,54 +183,6 @@ def _wide(value: Any) -> Any:
     if isinstance(value, list):
         return [_wide(each) for each in value]
     return Int64(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-# --- connections
-
-
-class PoolCount(ConnectionPoolListener):
-    """How many connections there are, from what the driver tells of its pools."""
-
-    def __init__(self) -> None:
-        self._counts: Counter[str] = Counter()
-
-    def by_state(self) -> Mapping[str, int]:
-        """See ``Store.pool``."""
-        in_use = self._counts["in_use"]
-        return {"in_use": in_use, "idle": max(0, self._counts["open"] - in_use)}
-
-    def connection_created(self, event: object) -> None:
-        self._counts["open"] += 1
-
-    def connection_closed(self, event: object) -> None:
-        self._counts["open"] -= 1
-
-    def connection_checked_out(self, event: object) -> None:
-        self._counts["in_use"] += 1
-
-    def connection_checked_in(self, event: object) -> None:
-        self._counts["in_use"] -= 1
-
-    def connection_ready(self, event: object) -> None:
-        pass
-
-    def connection_check_out_started(self, event: object) -> None:
-        pass
-
-    def connection_check_out_failed(self, event: object) -> None:
-        pass
-
-    def pool_created(self, event: object) -> None:
-        pass
-
-    def pool_ready(self, event: object) -> None:
-        pass
-
-    def pool_cleared(self, event: object) -> None:
-        pass
-
-    def pool_closed(self, event: object) -> None:
-        pass
 
 
 # --- errors

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from ..errors import SinkError, SinkRetryable, StoreConflict, StoreUnavailable
-from ..lane import DatabaseFile, Lane
+from ..lane import DatabaseFile, Lane, uses
 from ..sqlite_file import Schema, connect, transaction, translated
 from . import sqlite_money as money
 from . import sqlite_records as records
@@ -129,8 +129,7 @@ class SqliteStore:
     # --- watching
 
     def pool(self) -> Mapping[str, int]:
-        uses = [lane.use for lane in self._lanes]
-        return {"in_use": uses.count("in_use"), "idle": uses.count("idle")}
+        return uses(self._lanes)
 
     # --- ours
 

@@ -7,10 +7,11 @@ import gc
 from contextlib import AsyncExitStack
 from datetime import timedelta
 
+import pytest
 from uuid_utils.compat import uuid7
 
 from ...record import Boot
-from ...sink import Committed
+from ...sink import Committed, PooledSink
 from ..records import MOMENT, make_batch
 from .base import TYPED_ERRORS, SinkCases, bounded, settled
 
@@ -60,6 +61,23 @@ class LifecycleCases(SinkCases):
                 await bounded(sink.ping())
 
         await self.check_stored(batch.rows)
+
+    async def test_connections_are_counted_where_the_sink_counts_them(self) -> None:
+        async with self.open() as sink:
+            if not isinstance(sink, PooledSink):
+                pytest.skip(f"not offered: {type(sink).__name__} has no pool")
+            seen = 0
+            for _ in range(5):
+                writing = asyncio.ensure_future(bounded(sink.write(make_batch(3))))
+                while not writing.done():
+                    seen = max(seen, sink.pool()["in_use"])
+                    await asyncio.sleep(0)
+                await writing
+
+            assert seen >= 1
+            assert sink.pool()["in_use"] == 0
+            assert sink.pool().keys() <= {"in_use", "idle"}
+            assert sink.pool().get("idle", 1) >= 1
 
     async def test_abort_may_be_repeated_on_an_idle_sink(self) -> None:
         async with self.open() as sink:
