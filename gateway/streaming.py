@@ -102,15 +102,13 @@ class Relay:
 
     async def _relay(self, stream: EventStream, response: web.StreamResponse) -> None:
         try:
-            while (event := await self._next(stream, response)) is not None:
-                is_last = self.call.see(event)
-                if event.is_error:
-                    return await self._failed(response, event)
-                if is_last:
-                    return await self._end(response, COMPLETE, event.raw)
-                if event.raw and (self.shows_usage or not event.is_usage_only):
-                    self.passed_on = event.raw
-                    await response.write(event.raw)
+            while (events := await self._next(stream, response)) is not None:
+                told, last = self._see(events)
+                if told:
+                    self.passed_on = told[-1]
+                    await response.write(b"".join(told))
+                if last is not None:
+                    return await self._ended(response, last)
         except ProviderError as error:
             await self._end(response, provider_ending(error), self._error_event(provider_problem(error)))
         except (ConnectionError, asyncio.CancelledError):
@@ -118,6 +116,22 @@ class Relay:
         except Exception:
             log.exception("call_failed", extra={"request_id": self.call.facts.request_id})
             await self._end(response, BUG, self._error_event(INTERNAL_ERROR))
+
+    def _see(self, events: list[Event]) -> tuple[list[bytes], Event | None]:
+        """Learn from ``events``; what of them goes to the client, and the one that ends the stream, if it is
+        there. All of them before the first is written: a write that fails takes nothing from the row."""
+        told: list[bytes] = []
+        for event in events:
+            if self.call.see(event) or event.is_error:
+                return told, event
+            if event.raw and (self.shows_usage or not event.is_usage_only):
+                told.append(event.raw)
+        return told, None
+
+    async def _ended(self, response: web.StreamResponse, event: Event) -> None:
+        if event.is_error:
+            return await self._failed(response, event)
+        await self._end(response, COMPLETE, event.raw)
 
     async def _failed(self, response: web.StreamResponse, event: Event) -> None:
         """The provider gave up. The format's own last event says so better than any other."""
@@ -129,7 +143,7 @@ class Relay:
         self.is_cut = not self.is_events
         return self.format.error_event(problem, self.passed_on)
 
-    async def _next(self, stream: EventStream, response: web.StreamResponse) -> Event | None:
+    async def _next(self, stream: EventStream, response: web.StreamResponse) -> list[Event] | None:
         began = time.monotonic()
         try:
             while True:
