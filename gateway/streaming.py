@@ -34,6 +34,7 @@ from .providers.base import Event, EventStream
 from .providers.errors import ProviderError
 from .pumps import Pumps
 from .sections import StreamSettings
+from .silence import Silence, StillSilent
 from .watched_stream import failure_in
 
 log = logging.getLogger("gateway.calls")
@@ -101,8 +102,9 @@ class Relay:
             self.pumps.adopt(self.call, stream, resources.pop_all(), left_at)
 
     async def _relay(self, stream: EventStream, response: web.StreamResponse) -> None:
+        silence = Silence(self._keepalive_s())
         try:
-            while (events := await self._next(stream, response)) is not None:
+            while (events := await self._next(stream, response, silence)) is not None:
                 told, last = self._see(events)
                 if told:
                     self.passed_on = told[-1]
@@ -116,6 +118,8 @@ class Relay:
         except Exception:
             log.exception("call_failed", extra={"request_id": self.call.facts.request_id})
             await self._end(response, BUG, self._error_event(INTERNAL_ERROR))
+        finally:
+            silence.close()
 
     def _see(self, events: list[Event]) -> tuple[list[bytes], Event | None]:
         """Learn from ``events``; what of them goes to the client, and the one that ends the stream, if it is
@@ -143,16 +147,16 @@ class Relay:
         self.is_cut = not self.is_events
         return self.format.error_event(problem, self.passed_on)
 
-    async def _next(self, stream: EventStream, response: web.StreamResponse) -> list[Event] | None:
+    async def _next(
+        self, stream: EventStream, response: web.StreamResponse, silence: Silence
+    ) -> list[Event] | None:
         began = time.monotonic()
         try:
             while True:
                 try:
-                    async with asyncio.timeout(self._keepalive_s()) as silence:
+                    with silence:
                         return await anext(stream, None)
-                except TimeoutError:
-                    if not silence.expired():
-                        raise
+                except StillSilent:
                     await response.write(self.format.keep_alive)  # the read that ended has lost no event
         finally:
             self.call.waited_s += time.monotonic() - began
