@@ -34,10 +34,9 @@ async def test_a_wait_ends_when_it_has_lasted_as_long_as_it_may():
 async def test_each_wait_has_its_own_time_however_many_there_are():
     silence = Silence(15.0)
 
-    for _ in range(100):
+    for _ in range(3):
         with silence:
-            await asyncio.sleep(14)
-        await asyncio.sleep(2)
+            await asyncio.sleep(10)
     began = now()
     with pytest.raises(StillSilent), silence:
         await wait_for_ever()
