@@ -1,4 +1,4 @@
-"""Relays a provider's stream event by event, gathering the usage on the way.
+"""Relays a provider's stream as it comes, gathering the usage on the way.
 
 Takes an open call; leaves it finished, or handed to the pumps when the client has gone. The row is put
 before the last event goes out, so that a client that closes at once takes nothing with it.
