@@ -10,8 +10,6 @@ has to send.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import TracebackType
 
 from aiohttp import web
@@ -39,20 +37,19 @@ class WatchedResponse(web.StreamResponse):
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
         """See ``StreamResponse``."""
-        with self._writing():
-            await super().write(data)
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        """See ``StreamResponse``."""
-        with self._writing():
-            await super().write_eof(data)
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
         self.writes += 1
         self.is_writing = True
         try:
-            yield
+            await super().write(data)
+        finally:
+            self.is_writing = False
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """See ``StreamResponse``."""
+        self.writes += 1
+        self.is_writing = True
+        try:
+            await super().write_eof(data)
         finally:
             self.is_writing = False
 

@@ -70,9 +70,9 @@ async def _read_on(call: Call, stream: EventStream, resources: AsyncExitStack, s
     async with resources:
         try:
             async with asyncio.timeout(seconds):
-                async for event in stream:
-                    if call.see(event):
-                        break
+                async for events in stream:
+                    for event in events:
+                        call.see(event)
         except (TimeoutError, ProviderError):
             pass  # the row says what was known by then
         except asyncio.CancelledError:

@@ -36,8 +36,10 @@ class SseParser:
 
         Raises ``EventTooLarge``, but gives the events before that one first.
         """
-        self._buffer += chunk
         self._has_cr = self._has_cr or b"\r" in chunk
+        if not self._buffer and not self._has_cr and len(chunk) <= self._max_event_bytes:
+            return self._split(chunk)
+        self._buffer += chunk
         events: list[bytes] = []
         begin = 0
         while 0 < (end := self._end_after(max(begin, self._scanned))) <= begin + self._max_event_bytes:
@@ -57,6 +59,13 @@ class SseParser:
         self._check_size()
         rest = bytes(self._buffer)
         return rest if rest.strip(b"\r\n") else b""
+
+    def _split(self, chunk: bytes) -> list[bytes]:
+        """The events of a chunk that begins with one, the usual case, without a search for each."""
+        *events, rest = chunk.split(b"\n\n")
+        self._buffer += rest
+        self._scanned = max(0, len(rest) - _LOOK_BACK)
+        return [event + b"\n\n" for event in events]
 
     def _end_after(self, start: int) -> int:
         """Where the event that is searched from ``start`` on ends; 0 when that is not known yet."""

@@ -1,4 +1,4 @@
-"""Relays a provider's stream event by event, gathering the usage on the way.
+"""Relays a provider's stream as it comes, gathering the usage on the way.
 
 Takes an open call; leaves it finished, or handed to the pumps when the client has gone. The row is put
 before the last event goes out, so that a client that closes at once takes nothing with it.
@@ -34,6 +34,7 @@ from .providers.base import Event, EventStream
 from .providers.errors import ProviderError
 from .pumps import Pumps
 from .sections import StreamSettings
+from .silence import Silence, StillSilent
 from .watched_stream import failure_in
 
 log = logging.getLogger("gateway.calls")
@@ -101,16 +102,15 @@ class Relay:
             self.pumps.adopt(self.call, stream, resources.pop_all(), left_at)
 
     async def _relay(self, stream: EventStream, response: web.StreamResponse) -> None:
+        silence = Silence(self._keepalive_s())
         try:
-            while (event := await self._next(stream, response)) is not None:
-                is_last = self.call.see(event)
-                if event.is_error:
-                    return await self._failed(response, event)
-                if is_last:
-                    return await self._end(response, COMPLETE, event.raw)
-                if event.raw and (self.shows_usage or not event.is_usage_only):
-                    self.passed_on = event.raw
-                    await response.write(event.raw)
+            while (events := await self._next(stream, response, silence)) is not None:
+                told, last = self._see(events)
+                if told:
+                    self.passed_on = told[-1]
+                    await response.write(b"".join(told))
+                if last is not None:
+                    return await self._ended(response, last)
         except ProviderError as error:
             await self._end(response, provider_ending(error), self._error_event(provider_problem(error)))
         except (ConnectionError, asyncio.CancelledError):
@@ -118,6 +118,24 @@ class Relay:
         except Exception:
             log.exception("call_failed", extra={"request_id": self.call.facts.request_id})
             await self._end(response, BUG, self._error_event(INTERNAL_ERROR))
+        finally:
+            silence.close()
+
+    def _see(self, events: list[Event]) -> tuple[list[bytes], Event | None]:
+        """Learn from ``events``; what of them goes to the client, and the one that ends the stream, if it is
+        there. All of them before the first is written: a write that fails takes nothing from the row."""
+        told: list[bytes] = []
+        for event in events:
+            if self.call.see(event) or event.is_error:
+                return told, event
+            if event.raw and (self.shows_usage or not event.is_usage_only):
+                told.append(event.raw)
+        return told, None
+
+    async def _ended(self, response: web.StreamResponse, event: Event) -> None:
+        if event.is_error:
+            return await self._failed(response, event)
+        await self._end(response, COMPLETE, event.raw)
 
     async def _failed(self, response: web.StreamResponse, event: Event) -> None:
         """The provider gave up. The format's own last event says so better than any other."""
@@ -129,16 +147,16 @@ class Relay:
         self.is_cut = not self.is_events
         return self.format.error_event(problem, self.passed_on)
 
-    async def _next(self, stream: EventStream, response: web.StreamResponse) -> Event | None:
+    async def _next(
+        self, stream: EventStream, response: web.StreamResponse, silence: Silence
+    ) -> list[Event] | None:
         began = time.monotonic()
         try:
             while True:
                 try:
-                    async with asyncio.timeout(self._keepalive_s()) as silence:
+                    with silence:
                         return await anext(stream, None)
-                except TimeoutError:
-                    if not silence.expired():
-                        raise
+                except StillSilent:
                     await response.write(self.format.keep_alive)  # the read that ended has lost no event
         finally:
             self.call.waited_s += time.monotonic() - began

@@ -21,7 +21,7 @@ class WatchedStream:
         self._ticket = ticket
         self._plan = plan
         self._first_by = first_by
-        self._first: Event | None = None
+        self._first: list[Event] = []
         self._has_begun = False
 
     @property
@@ -32,28 +32,29 @@ class WatchedStream:
     def __aiter__(self) -> WatchedStream:
         return self
 
-    async def __anext__(self) -> Event:
-        event, self._first = self._first, None
-        return await self._read() if event is None else event
+    async def __anext__(self) -> list[Event]:
+        events, self._first = self._first, []
+        return events or await self._read()
 
     async def begin(self) -> None:
         """Wait for the first event, which is kept for the reader. Raises ``ProviderError``, also for a
         failure that the event tells of."""
-        event = await self._read()
-        if event.is_error:
-            raise failure_in(event)
-        self._first = event
+        events = await self._read()
+        if events[0].is_error:
+            raise failure_in(events[0])
+        self._first = events
 
-    async def _read(self) -> Event:
+    async def _read(self) -> list[Event]:
         try:
-            event = await self._next()
+            events = await self._next()
         except ProviderError as error:
             self._plan.heed(self._ticket, error, datetime.now(UTC))
             raise
-        self._note(event)
-        return event
+        for event in events:
+            self._note(event)
+        return events
 
-    async def _next(self) -> Event:
+    async def _next(self) -> list[Event]:
         if self._has_begun:
             return await anext(self._events)
         async with in_time(self._first_by):

@@ -81,9 +81,11 @@ class CompletionsFormat(ChatFormat):
 
 
 def _may_tell(raw: bytes) -> bool:
-    """Whether ``raw`` may be more than a piece of the answer. Runs for every event: plain searches first."""
+    """Whether ``raw`` may be more than a piece of the answer; never False for one that is. Runs for every
+    event: plain searches first. A name may be written with escapes, which nobody does."""
     return (
         b"[DONE]" in raw
+        or b"\\u00" in raw
         or (b'"usage"' in raw and _USAGE.search(raw) is not None)
         or (b'"error"' in raw and _ERROR.search(raw) is not None)
     )

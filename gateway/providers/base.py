@@ -55,12 +55,13 @@ class Event(NamedTuple):
 
 
 class EventStream(Protocol):
-    """The events of one answer, in order, for one reader.
+    """The events of one answer, in order, for one reader: each time those that came together, at least one.
 
-    Ends behind the event with ``is_done``. Raises ``ProviderStreamCut`` when the stream ends before it,
-    ``ProviderTimeout`` after a silence of the provider's, ``ProviderMalformed`` for what is no event.
-    A cancelled read loses no event: the next one goes on where it stopped. ``content_type`` is what the
-    client is told; where that is no stream of events, each ``raw`` is a piece of one body.
+    Ends behind the event with ``is_done``, which is the last of its list. Raises ``ProviderStreamCut`` when
+    the stream ends before it, ``ProviderTimeout`` after a silence of the provider's, ``ProviderMalformed``
+    for what is no event. A cancelled read loses no event: the next one goes on where it stopped.
+    ``content_type`` is what the client is told; where that is no stream of events, each ``raw`` is a piece of
+    one body.
     """
 
     @property
@@ -68,7 +69,7 @@ class EventStream(Protocol):
 
     def __aiter__(self) -> EventStream: ...
 
-    async def __anext__(self) -> Event: ...
+    async def __anext__(self) -> list[Event]: ...
 
 
 class Provider(Protocol):

@@ -1,14 +1,13 @@
 """The pieces of one answer that is passed on as it comes.
 
-Takes the body of a response; gives whole events, one by one, up to the last, or the bytes of a body that is
-no stream of events. The parser and the queue between hold at most one chunk's worth, so a slow reader slows
-the provider down.
+Takes the body of a response; gives whole events, those together that one read completes, up to the last, or
+the bytes of a body that is no stream of events. The parser holds at most one chunk's worth, so a slow reader
+slows the provider down.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from contextlib import suppress
 
 import aiohttp
@@ -34,20 +33,17 @@ class SseStream:
         self._format = format
         self._api_key = api_key
         self._parser = SseParser(format.max_event_bytes)
-        self._ready: deque[Event] = deque()
         self._held: Event | None = None
         self._is_done = False
 
     def __aiter__(self) -> SseStream:
         return self
 
-    async def __anext__(self) -> Event:
+    async def __anext__(self) -> list[Event]:
         while not self._is_done:
-            if self._ready:
-                event = self._ready.popleft()
-                self._is_done = event.is_done
-                return event
-            await self._read()
+            if events := await self._read():
+                self._is_done = events[-1].is_done
+                return events
         raise StopAsyncIteration
 
     async def finish(self) -> None:
@@ -58,8 +54,9 @@ class SseStream:
                     while await self._content.readany():
                         pass
 
-    async def _read(self) -> None:
-        """Fill the queue. The only await is the first line: a cancelled read has taken nothing."""
+    async def _read(self) -> list[Event]:
+        """What the next piece completes. The only await is the first line: a cancelled read has taken
+        nothing."""
         try:
             chunk = await self._content.readany()
         except TRANSPORT_ERRORS as error:
@@ -67,30 +64,37 @@ class SseStream:
                 raise typed(error, lost=ProviderStreamCut) from error
             return self._let_go(error)
         try:
-            events = self._parser.feed(chunk) if chunk else self._last_event()
+            raws = self._parser.feed(chunk) if chunk else self._last_event()
         except EventTooLarge:
             raise ProviderMalformed("An event of the provider's stream is too large.") from None
-        for raw in events:
-            self._take(self._format.read_event(raw, self._api_key))
+        events = self._understood(raws)
         if not chunk and self._held is not None:
-            self._ready.append(self._held)
+            events.append(self._held)
+        return events
 
-    def _let_go(self, error: Exception) -> None:
+    def _let_go(self, error: Exception) -> list[Event]:
         """The event that may have been the last was that, if only silence came behind it. Otherwise the next
         read tells of ``error`` again."""
         assert self._held is not None
-        self._ready.append(self._held._replace(is_done=isinstance(error, TimeoutError)))
-        self._held = None
+        held, self._held = self._held, None
+        return [held._replace(is_done=isinstance(error, TimeoutError))]
 
-    def _take(self, event: Event) -> None:
-        """Queue ``event``, unless what comes behind it says whether it is the last."""
-        if self._held is not None:
-            self._ready.append(self._held._replace(is_done=False))
-            self._held = None
-        if event.is_done and self._format.ends_with_message:
-            self._held = event
-        else:
-            self._ready.append(event)
+    def _understood(self, raws: list[bytes]) -> list[Event]:
+        """What ``raws`` mean, up to the last event. One that may be the last is held until it is known
+        whether something comes behind it."""
+        events: list[Event] = []
+        for raw in raws:
+            event = self._format.read_event(raw, self._api_key)
+            if self._held is not None:
+                events.append(self._held._replace(is_done=False))
+                self._held = None
+            if not event.is_done:
+                events.append(event)
+            elif self._format.ends_with_message:
+                self._held = event
+            else:
+                return [*events, event]
+        return events
 
     def _last_event(self) -> list[bytes]:
         """The last event, completed, when only its empty line is missing; half an answer is not passed on."""
@@ -114,7 +118,7 @@ class PieceStream:
     def __aiter__(self) -> PieceStream:
         return self
 
-    async def __anext__(self) -> Event:
+    async def __anext__(self) -> list[Event]:
         if self._is_done:
             raise StopAsyncIteration
         try:
@@ -122,7 +126,7 @@ class PieceStream:
         except TRANSPORT_ERRORS as error:
             raise typed(error, lost=ProviderStreamCut) from error
         self._is_done = not piece
-        return Event(piece, is_done=self._is_done, has_text=False)
+        return [Event(piece, is_done=self._is_done, has_text=False)]
 
 
 class OneAnswer:
@@ -135,8 +139,9 @@ class OneAnswer:
     def __aiter__(self) -> OneAnswer:
         return self
 
-    async def __anext__(self) -> Event:
+    async def __anext__(self) -> list[Event]:
         answer, self._answer = self._answer, None
         if answer is None:
             raise StopAsyncIteration
-        return Event(answer.body, answer.usage, is_done=True, has_text=answer.has_text, images=answer.images)
+        event = Event(answer.body, answer.usage, is_done=True, has_text=answer.has_text, images=answer.images)
+        return [event]

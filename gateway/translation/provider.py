@@ -7,7 +7,6 @@ counts are those that the provider gave, read before anything is translated.
 from __future__ import annotations
 
 import json
-from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -100,15 +99,15 @@ class TranslatedStream:
     def __init__(self, stream: EventStream, translation: EventTranslation) -> None:
         self._stream = stream
         self._translation = translation
-        self._ready: deque[Event] = deque()
 
     def __aiter__(self) -> TranslatedStream:
         return self
 
-    async def __anext__(self) -> Event:
-        while not self._ready:
-            self._ready.extend(self._translation.events(await anext(self._stream)))
-        return self._ready.popleft()
+    async def __anext__(self) -> list[Event]:
+        while True:
+            given = await anext(self._stream)
+            if told := [event for each in given for event in self._translation.events(each)]:
+                return told
 
 
 def _translated(translation: Translation, payload: Payload) -> Payload:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from dataclasses import dataclass
 
 import pytest
@@ -125,6 +126,24 @@ async def test_a_stream_that_is_complete(gateway, stage, way):
     assert (row.status, row.end_reason, row.status_code) == ("success", "complete", 200)
     assert (row.endpoint, row.stream, row.usage_source) == (way.path, True, "provider")
     assert counts(row) == (3, 4)
+
+
+@every_way
+async def test_a_stream_whose_events_come_together(gateway, stage, way):
+    stage.stream(*way.told, *way.rest)
+    each = await (await gateway.post(asked(way), way.path)).read()
+    stage.stream(b"".join((*way.told, *way.rest)))
+
+    together = await (await gateway.post(asked(way), way.path)).read()
+
+    assert _unnamed(together) == _unnamed(each)
+    one, other = await gateway.rows()
+    assert (one.end_reason, counts(one)) == (other.end_reason, counts(other)) == ("complete", (3, 4))
+
+
+def _unnamed(told):
+    """Without the names and times that a translation makes up anew for each stream."""
+    return re.sub(rb'"(id|created)": ("[^"]*"|[0-9]+)', b"", told)
 
 
 @every_way

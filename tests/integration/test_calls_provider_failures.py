@@ -230,12 +230,17 @@ async def test_counts_before_a_cut_are_partial_and_priced(gateway, stage):
         ({"error": "overloaded"}, "overloaded"),
     ],
 )
-async def test_an_error_event_ends_the_stream_redacted(gateway, stage, sent, told):
-    stage.stream(stage.chunk("swordfish"), f"data: {json.dumps(sent)}\n\n".encode(), stage.DONE)
+@pytest.mark.parametrize("come_together", [False, True])
+async def test_an_error_event_ends_the_stream_redacted(gateway, stage, sent, told, come_together):
+    failure = f"data: {json.dumps(sent)}\n\n".encode()
+    steps = [stage.chunk("swordfish"), failure, stage.chunk("more"), stage.DONE]
+    stage.stream(*([b"".join(steps)] if come_together else steps))
 
     response = await gateway.chat(stream=True)
 
-    error = (await last_event(response))["error"]
+    first, last, rest = (await response.read()).split(b"\n\n")
+    assert (first + b"\n\n", rest) == (steps[0], b"")
+    error = json.loads(last.removeprefix(b"data: "))["error"]
     assert set(error) == {"message", "type", "code", "param"}
     assert (error["code"], error["type"]) == ("provider_error", "api_error")
     assert error["message"] == told

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.formats import CHAT
@@ -78,6 +78,46 @@ def test_an_error_is_marked_with_its_redacted_text(payload: object) -> None:
 
 def test_an_error_beside_choices_is_no_failure() -> None:
     assert not CHAT.read_event(event({"error": {"message": "x"}, "choices": [{}]}), "").is_error
+
+
+NAMES = st.sampled_from(["usage", "error", "choices", 'a"usage'])
+VALUES = st.recursive(
+    st.none()
+    | st.integers()
+    | st.text(max_size=5)
+    | st.sampled_from(["[DONE]", '"usage"', '"error": 1', "é"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(NAMES, inner, max_size=3),
+    max_leaves=6,
+)
+SPACES = st.sampled_from(["", " ", "\t", "\n"])
+
+
+@st.composite
+def events(draw: st.DrawFn) -> bytes:
+    """An event of a JSON object whose names may come twice and be written in any way."""
+    members = draw(st.lists(st.tuples(NAMES, VALUES | st.just(COUNTS)), max_size=4))
+    texts = []
+    for name, value in members:
+        written = json.dumps(name)
+        if draw(st.booleans()):
+            written = written.replace("s", "\\u0073").replace("r", "\\u0072")
+        text = json.dumps(value, ensure_ascii=draw(st.booleans()))
+        texts.append(f"{written}{draw(SPACES)}:{draw(SPACES)}{text}")
+    data = "{" + ",".join(texts) + "}"
+    return "".join(f"data: {line}\n" for line in data.split("\n")).encode() + b"\n"
+
+
+@settings(max_examples=500)
+@given(events())
+@example(b": x\ndata:[DONE]\n\n")
+@example(b"data: [DONE]\t\n: usage\n\n")
+@example(event({"choices": [], "usage": None})[:-3] + b', "us\\u0061ge": {"prompt_tokens": 1}}\n\n')
+def test_what_is_passed_on_unread_had_nothing_to_tell(raw: bytes) -> None:
+    quick = CHAT.read_event(raw, "")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gateway.formats.chat._may_tell", lambda raw: True)
+        assert quick == CHAT.read_event(raw, "")
 
 
 @given(st.binary(max_size=40), st.sampled_from([b"", b'"usage"', b'"error":1', b"[DONE]"]))

@@ -49,6 +49,17 @@ def test_any_chunking_gives_the_same_events(stream: bytes, places: list[int]) ->
     assert parsed(cut(stream, places)) == parsed([stream])
 
 
+@given(
+    st.lists(LINES, max_size=12).map(lambda lines: b"".join(line + b"\n" for line in lines)),
+    st.lists(st.integers(0, 200), max_size=8),
+)
+@example(b"data: a\n\n\n\n\ndata: b\n\n", [])
+def test_any_chunking_gives_the_same_events_of_the_usual_stream(stream: bytes, places: list[int]) -> None:
+    by_byte = parsed([bytes([each]) for each in stream])
+
+    assert parsed([stream]) == parsed(cut(stream, places)) == by_byte
+
+
 @given(STREAMS)
 def test_byte_by_byte_gives_the_same_events(stream: bytes) -> None:
     assert parsed([bytes([each]) for each in stream]) == parsed([stream])
