@@ -82,15 +82,15 @@ def provider(sdk: Sdk, timeout_s: float = LONG_S) -> AnyLlmProvider:
 async def test_a_read_that_is_cancelled_loses_no_event() -> None:
     sdk = Sdk()
     async with provider(sdk).stream(CHAT, ASKED) as stream:
-        assert b"one" in (await anext(stream)).raw
+        assert b"one" in (await anext(stream))[0].raw
         for _ in range(3):
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.01):
                     await anext(stream)
         sdk.go.set()
 
-        assert b"two" in (await anext(stream)).raw
-        assert (await anext(stream)).is_done
+        assert b"two" in (await anext(stream))[0].raw
+        assert (await anext(stream))[-1].is_done
         with pytest.raises(StopAsyncIteration):
             await anext(stream)
     assert sdk.is_closed.is_set()

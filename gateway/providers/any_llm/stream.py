@@ -63,13 +63,13 @@ class SdkStream:
     def __aiter__(self) -> SdkStream:
         return self
 
-    async def __anext__(self) -> Event:
+    async def __anext__(self) -> list[Event]:
         if self._is_done:
             raise StopAsyncIteration
         await self._arrived()
         event = self._event(self._taken(ProviderStreamCut))
         self._is_done = event.is_done
-        return event
+        return [event]
 
     async def begin(self) -> None:
         """Wait for the first chunk, which is kept for the reader. Raises ``ProviderError``: a provider whose
