@@ -11,7 +11,6 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from msgspec import structs
 from uuid_utils.compat import uuid7
 
 from backends.errors import SinkError
@@ -102,7 +101,7 @@ class LeaksTheDriversError(MemorySink):
 
 class RoundsTheCost(MemorySink):
     async def write(self, batch: Batch) -> Committed:
-        rows = tuple(structs.replace(row, cost=row.cost and round(row.cost, 6)) for row in batch.rows)
+        rows = tuple(replace(row, cost=row.cost and round(row.cost, 6)) for row in batch.rows)
         return await super().write(Batch(batch.id, rows))
 
 
@@ -144,7 +143,7 @@ class ForgetsTheClose(MemorySink):
 class CountsWhatARetryHid(MemorySink):
     async def summarise_usage(self, query: SummaryQuery) -> tuple[SummaryRow, ...]:
         for row in self.database.rows.values():
-            self.database.rows[row.id] = structs.replace(row, status=row.status.replace("absorbed", "error"))
+            self.database.rows[row.id] = replace(row, status=row.status.replace("absorbed", "error"))
         return await super().summarise_usage(query)
 
 
@@ -168,7 +167,7 @@ class SummarisesEverything(MemorySink):
 class TakesUnknownForEmpty(MemorySink):
     async def summarise_usage(self, query: SummaryQuery) -> tuple[SummaryRow, ...]:
         for row in self.database.rows.values():
-            self.database.rows[row.id] = structs.replace(row, user_id=row.user_id or "")
+            self.database.rows[row.id] = replace(row, user_id=row.user_id or "")
         return await super().summarise_usage(query)
 
 
@@ -199,7 +198,7 @@ class ClosesTheGaps(MemorySink):
 class MixesUpTheBoots(MemorySink):
     async def read_repeated(self, boot_id: UUID, limit: int) -> tuple[NumberedRow, ...]:
         rows = self.database.rows.values()
-        return repeated_of([structs.replace(row, boot_id=boot_id) for row in rows], boot_id, limit)
+        return repeated_of([replace(row, boot_id=boot_id) for row in rows], boot_id, limit)
 
 
 class ForgetsWhatWasAbandoned(MemorySink):
@@ -209,7 +208,7 @@ class ForgetsWhatWasAbandoned(MemorySink):
 
 class CountsUnnumberedRows(MemorySink):
     async def read_runs(self) -> tuple[Run, ...]:
-        rows = [structs.replace(row, seq=max(1, row.seq)) for row in self.database.rows.values()]
+        rows = [replace(row, seq=max(1, row.seq)) for row in self.database.rows.values()]
         return runs_of(rows)
 
 
