@@ -16,6 +16,12 @@ from gateway.settings import ConfigurationError, load_settings
 HAS_SDK = find_spec("any_llm") is not None
 
 
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch):
+    """Without taking over this process's logging."""
+    monkeypatch.setattr(cli, "set_up_logging", lambda: None)
+
+
 @pytest.fixture
 def sdk_is_there(monkeypatch):
     if not HAS_SDK:
