@@ -3,13 +3,17 @@ and gives up a client that is there and reads nothing.
 
 A server that does not cancel the handlers of such clients, as ours must not, tells nobody when a connection
 is lost: the next write fails, and until then only looking helps. A write waits for its reader as long as it
-takes, so that a slow reader slows the provider down; that somebody reads is seen by what the connection still
-has to send.
+takes, so that a slow reader slows the provider down; that somebody reads is seen by what the client's machine
+has not acknowledged yet.
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import struct
+import termios
+from contextlib import suppress
 from types import TracebackType
 
 from aiohttp import web
@@ -25,6 +29,19 @@ class ClientLeft(ConnectionError):
 def has_left(request: web.BaseRequest) -> bool:
     """Whether the connection of ``request`` is known to be gone."""
     return request.transport is None or request.transport.is_closing()
+
+
+def unsent_bytes(transport: asyncio.WriteTransport) -> int:
+    """What ``transport``, which is open, was given and the other side has not acknowledged. The kernel holds
+    megabytes of it and takes more only in large steps, so that a slow reader is seen there alone. Where the
+    kernel does not tell (Linux does), what the process holds."""
+    size = transport.get_write_buffer_size()
+    connection = transport.get_extra_info("socket")
+    with suppress(OSError):
+        if connection is not None:
+            answer = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4))
+            size += struct.unpack("i", answer)[0]
+    return size
 
 
 class WatchedResponse(web.StreamResponse):
@@ -70,8 +87,8 @@ class Departure:
         self._loop = asyncio.get_running_loop()
 
     def watch(self, response: WatchedResponse, unread_s: float) -> None:
-        """For so many seconds a write of ``response`` may wait without the client reading anything, then its
-        connection is closed, and the write raises ``ConnectionError``; 0: for ever."""
+        """For so many seconds a write of ``response`` may wait without the client's machine taking anything,
+        then its connection is closed, and the write raises ``ConnectionError``; 0: for ever."""
         self._response, self._unread_s = response, unread_s
 
     async def __aenter__(self) -> Departure:
@@ -103,9 +120,11 @@ class Departure:
 
     def _give_up_if_unread(self, now: float) -> None:
         response, transport = self._response, self._request.transport
-        if response is None or transport is None or not response.is_writing or not self._unread_s:
+        if response is None or transport is None or transport.is_closing():
             return
-        state = (response.writes, transport.get_write_buffer_size())
+        if not response.is_writing or not self._unread_s:
+            return
+        state = (response.writes, unsent_bytes(transport))
         if state != self._seen:
             self._seen, self._seen_at = state, now
         elif now - self._seen_at >= self._unread_s:

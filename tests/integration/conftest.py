@@ -276,10 +276,11 @@ class Gateway:
     async def chat(self, **members):
         return await self.post(self.body(**members))
 
-    async def call(self, body, path=CHAT, **headers) -> Caller:
-        """Send ``body`` over a connection of its own."""
-        host, port = self.runner.addresses[0]
-        caller = Caller(self, *await asyncio.open_connection(host, port))
+    async def call(self, body, path=CHAT, *, connection=None, **headers) -> Caller:
+        """Send ``body`` over a connection of its own, or over ``connection``: a reader and a writer."""
+        if connection is None:
+            connection = await asyncio.open_connection(*self.runner.addresses[0])
+        caller = Caller(self, *connection)
         data = json.dumps(body).encode()
         lines = [f"POST {path} HTTP/1.1", "Host: gateway", f"Content-Length: {len(data)}"]
         lines += [f"{name}: {value}" for name, value in self.headers(**headers).items()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 
 import pytest
 from aiohttp import web
@@ -185,7 +186,7 @@ async def test_a_client_that_does_not_read_stops_the_provider_and_costs_little_m
     assert (await gateway.row()).status == "success"
 
 
-async def never_ending(stage, gateway):
+async def never_ending(stage, gateway, connection=None):
     """A stream without an end, and a client that has its head and reads no more."""
     chunk = stage.chunk("x" * 64 * KIB)
 
@@ -196,7 +197,7 @@ async def never_ending(stage, gateway):
             await response.write(chunk)
 
     stage.act = act
-    caller = await gateway.call(gateway.body(stream=True))
+    caller = await gateway.call(gateway.body(stream=True), connection=connection)
     await caller.head()
     return caller
 
@@ -222,3 +223,28 @@ async def test_a_client_that_never_reads_its_last_event_has_a_row_all_the_same(g
 
     assert row.usage_source in ("provider", "partial") and row.total_tokens == 7
     assert row.end_reason in ("complete", "client_disconnect")
+
+
+async def narrow_connection(address):
+    """Takes hardly more than 4 KiB that nobody has read."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * KIB)
+    connection.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(connection, address)
+    return await asyncio.open_connection(sock=connection, limit=4 * KIB)
+
+
+async def test_a_client_that_reads_slowly_but_steadily_has_not_left(gateways):
+    """It reads 20 KiB a second, for longer than it may read nothing; the kernel takes no more from the
+    gateway within that time."""
+    gateway = await gateways(streams={"unread_s": 2, "after_disconnect_s": 0})
+    connection = await narrow_connection(gateway.runner.addresses[0])
+    caller = await never_ending(gateway.stage, gateway, connection=connection)
+
+    for _ in range(30):
+        assert await soon(caller.reader.read(4 * KIB))
+        await asyncio.sleep(0.2)  # its way to read: nothing is waited for
+
+    assert not gateway.stage.dropped.is_set()
+    await caller.leave()
+    assert (await gateway.row()).end_reason == "client_disconnect"

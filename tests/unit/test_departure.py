@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import sys
 
 import pytest
 
 from backends.testing.clock import virtual_clock
-from gateway.departure import LOOK_S, ClientLeft, Departure, has_left
+from gateway.departure import LOOK_S, ClientLeft, Departure, has_left, unsent_bytes
 
 
 class Transport:
@@ -137,14 +139,18 @@ async def test_a_cancel_in_the_moment_of_the_leave_stays_a_cancel():
 
 
 class Unread(Transport):
-    """A connection that has ``waiting`` bytes to send."""
+    """A connection that has ``waiting`` bytes to send, and the kernel more if it is that of ``socket``."""
 
-    def __init__(self, waiting=1000):
+    def __init__(self, waiting=1000, socket=None):
         super().__init__()
         self.waiting = waiting
+        self.socket = socket
 
     def get_write_buffer_size(self):
         return self.waiting
+
+    def get_extra_info(self, name):
+        return {"socket": self.socket}[name]
 
     def abort(self):
         self.closing = True
@@ -218,3 +224,27 @@ async def test_with_0_nobody_is_given_up():
         await asyncio.sleep(1000)
 
     assert not request.transport.closing
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other kernels do not tell")
+def test_what_the_kernel_holds_for_a_client_is_unsent():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = socket.create_connection(server.getsockname())
+        ours, _ = server.accept()
+    with client, ours:
+        assert unsent_bytes(Unread(1000, ours)) == 1000
+        ours.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            while True:
+                ours.send(bytes(64 * 1024))
+        full = unsent_bytes(Unread(1000, ours))
+        assert full > 1000
+
+        while unsent_bytes(Unread(1000, ours)) == full:  # the kernel says that it is read when it likes
+            assert client.recv(64 * 1024)
+
+
+def test_where_no_kernel_tells_what_the_process_holds_is_unsent(tmp_path):
+    with (tmp_path / "no-socket").open("w") as file:
+        assert unsent_bytes(Unread(1000, file)) == 1000
+    assert unsent_bytes(Unread(1000)) == 1000
