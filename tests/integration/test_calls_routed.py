@@ -29,8 +29,8 @@ from gateway.keys import ROUTER
 
 LONG_S = 20.0
 SHORT_S = 0.05
-FAIR_S = 0.5
-"""Enough for an answer that comes at once."""
+FAIR_S = 3.0
+"""Enough for an answer that comes at once, on a busy machine too."""
 COST = Decimal("0.000043")
 STREAMED = pytest.mark.parametrize("stream", [False, True])
 PASSING = {
@@ -54,7 +54,7 @@ async def test_of_a_provider_that_fails_every_third_call_and_one_that_hangs_clie
     parts = {"a": in_turn(well, well, says(500)), "b": hangs, "m": well}
     models = named("a", "b", fallbacks=["m"], retries=2, attempt_timeout_s=LONG_S if stream else FAIR_S)
     gateway, troupe = await cast(
-        parts, models, strategy, first_token_timeout_s=FAIR_S, cooldown={"failures": 4, "cooldown_s": 0.1}
+        parts, models, strategy, first_token_timeout_s=FAIR_S, cooldown={"failures": 4, "cooldown_s": 5}
     )
 
     answers = await asyncio.gather(*(ask(gateway, stream=stream) for _ in range(12)))
