@@ -125,7 +125,7 @@ async def test_a_stream_that_waits_holds_up_nobody_else(opened, amazon):
     go = asyncio.Event()  # which this loop has to serve while the SDK blocks
     amazon.steps = (piece("one"), go, piece("two"), *END)
     async with asyncio.timeout(LONG_S), opened().stream(CHAT, asked(stream=True)) as stream:
-        assert b"one" in (await anext(stream)).raw
+        assert b"one" in (await anext(stream))[0].raw
         rest = asyncio.ensure_future(_rest(stream))
         await asyncio.sleep(0)
         go.set()
@@ -137,7 +137,7 @@ async def test_a_stream_that_waits_holds_up_nobody_else(opened, amazon):
 
 
 async def _rest(stream):
-    return [event async for event in stream]
+    return [event async for events in stream for event in events]
 
 
 async def test_a_stream_that_breaks_off_was_cut(opened, amazon):

@@ -146,13 +146,13 @@ async def test_an_error_that_comes_only_with_the_first_chunk_comes_before_the_st
 async def test_an_sdk_that_blocks_holds_up_nobody_else() -> None:
     sdk = BlockingSdk()
     async with asyncio.timeout(LONG_S), provider(sdk).stream(CHAT, ASKED) as stream:
-        assert b"one" in (await anext(stream)).raw
+        assert b"one" in (await anext(stream))[0].raw
         second = asyncio.ensure_future(anext(stream))
         await sdk.blocks.wait()
         sdk.gate.set()  # which this loop could not do if it were blocked
 
-        assert b"two" in (await second).raw
-        assert (await anext(stream)).is_done
+        assert b"two" in (await second)[0].raw
+        assert (await anext(stream))[-1].is_done
 
 
 async def test_a_stream_whose_sdk_blocks_can_be_left() -> None:
