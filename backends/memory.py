@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 from uuid import UUID
 
+from msgspec import structs
+
 from .errors import Rejection, SinkRowsRejected
 from .numbers import NumberedRow, Run, repeated_of, runs_of
 from .record import COLUMNS, Batch, Boot, UsageRecord
@@ -104,11 +106,11 @@ class MemorySink:
 
 
 def _refusal(row: UsageRecord) -> Rejection | None:
-    for name in COLUMNS:
-        value = getattr(row, name)
-        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+    for name, value in zip(COLUMNS, structs.astuple(row), strict=True):
+        kind = type(value)
+        if kind is int and not -(2**63) <= value < 2**63:
             return Rejection("out_of_range", name)
-        if isinstance(value, str) and not _is_text(value):
+        if kind is str and not value.isascii() and not _is_text(value):
             return Rejection("not_utf8", name)
     return None
 

@@ -7,12 +7,14 @@ can be kept, compared and sent again without change.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+import operator
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Literal, TypeAlias
 from uuid import UUID
 
+from msgspec import Struct, structs
 from uuid_utils.compat import uuid7
 
 Status: TypeAlias = Literal["success", "error", "cancelled", "rejected", "absorbed"]
@@ -41,8 +43,7 @@ _FIXED_BYTES = 512
 """A row's ids, numbers and times, roughly; the texts are measured."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UsageRecord:
+class UsageRecord(Struct, frozen=True, kw_only=True):
     """One call, as it is stored. Costs are USD; times are UTC; ``*_ms`` are milliseconds.
 
     ``id`` is a UUIDv7 minted when the call began and the idempotency key in every sink.
@@ -79,7 +80,7 @@ class UsageRecord:
     tags: str | None = None
 
 
-COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(UsageRecord))
+COLUMNS: tuple[str, ...] = UsageRecord.__struct_fields__
 TEXT_LIMITS: dict[str, int] = {
     **dict.fromkeys(
         (
@@ -102,20 +103,27 @@ TEXT_LIMITS: dict[str, int] = {
 }
 """Characters each text column holds; of ``error_message`` and ``tags``, bytes of UTF-8 (see ``sanitise``)."""
 
+_TEXTS = operator.attrgetter(*TEXT_LIMITS)
+
 
 def row_bytes(record: UsageRecord) -> int:
     """The bytes that ``record`` counts for against the queue's and a batch's bounds."""
-    size = _FIXED_BYTES
-    for name in TEXT_LIMITS:
-        text = getattr(record, name)
-        if isinstance(text, str):
-            size += len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
-    return size
+    text = all_text(record)
+    return _FIXED_BYTES + (len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass")))
+
+
+def all_text(record: UsageRecord) -> str:
+    """The texts of ``record`` one after the other, to be looked at as one; what is no text is left out."""
+    values = _TEXTS(record)
+    try:
+        return "".join(filter(None, values))
+    except TypeError:
+        return "".join(value for value in values if isinstance(value, str))
 
 
 def stamped(record: UsageRecord, row_id: UUID, boot_id: UUID, seq: int) -> UsageRecord:
     """``record`` under the identity that the ledger gave it."""
-    return replace(record, id=row_id, boot_id=boot_id, seq=seq)
+    return structs.replace(record, id=row_id, boot_id=boot_id, seq=seq)
 
 
 @dataclass(frozen=True, slots=True)

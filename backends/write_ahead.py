@@ -7,8 +7,9 @@ on without a journal and readiness says so.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from uuid import UUID
+
+from msgspec import structs
 
 from .admission import Intent, Place, Receipt, Refused
 from .record import UsageRecord
@@ -28,7 +29,7 @@ class WriteAheadLogWriter(BatchLogWriter):
         if intent is None or isinstance(place, Refused) or self._spool is None:
             return place
         try:
-            row = replace(sanitise(intent()), id=place.id, boot_id=None, seq=0)
+            row = structs.replace(sanitise(intent()), id=place.id, boot_id=None, seq=0)
             await self._written(self._spool.intend(row))
         except BaseException:
             place.release()

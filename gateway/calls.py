@@ -18,6 +18,7 @@ from typing import Protocol
 from uuid import UUID
 from weakref import WeakSet
 
+from msgspec import structs
 from uuid_utils.compat import uuid7
 
 from backends import Place, UsageRecord, UsageSource
@@ -137,7 +138,7 @@ class Call:
         """The attempt under way failed, and another one hides that: put its row into ``place``, beside the
         call's own, and know nothing of an answer any more. Synchronous."""
         latency_s = time.monotonic() - self.attempt_began
-        hidden = replace(self._record(replace(ending, status="absorbed"), latency_s), id=place.id)
+        hidden = structs.replace(self._record(replace(ending, status="absorbed"), latency_s), id=place.id)
         place.put(hidden)
         self.absorbed.append(hidden)
         self.places_beside.append(place)

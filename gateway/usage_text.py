@@ -23,7 +23,7 @@ CONTENT_TYPES = {"csv": "text/csv", "jsonl": "application/jsonl"}
 
 Read: TypeAlias = Callable[[UsageQuery], Awaitable[UsagePage]]
 
-_ROW_COLUMNS = [field.name for field in fields(UsageRecord)]
+_ROW_COLUMNS = list(UsageRecord.__struct_fields__)
 _SUM_COLUMNS = [field.name for field in fields(SummaryRow) if field.name != "key"]
 
 

@@ -11,13 +11,15 @@ import sqlite3
 import weakref
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 from uuid import UUID
 from zlib import crc32
 
-from ..codec import from_json, to_json
+from msgspec import structs
+
+from ..codec import from_json, json_bytes
 from ..record import Batch, UsageRecord
 from ..statements import as_text, statements
 
@@ -210,7 +212,7 @@ class SpoolStore:
     def _settle_intents(self) -> None:
         found = self._connection.execute(_SQL["all_intents"]).fetchall()
         intents = [row for _, body, crc in found if (row := _read(body, crc)) is not None]
-        ended = [replace(row, status="cancelled", end_reason="crash") for row in intents]
+        ended = [structs.replace(row, status="cancelled", end_reason="crash") for row in intents]
         keep, drop = _SQL["keep_new_row"], _SQL["drop_intent"]  # a row says more than its intent
         self._connection.executemany(keep, ((str(row.id), None, 0, *_body(row)) for row in ended))
         self._connection.executemany(drop, ((str(row.id),) for row in ended))
@@ -317,7 +319,7 @@ def _read(body: bytes, crc: int) -> UsageRecord | None:
 
 
 def _body(row: UsageRecord) -> tuple[bytes, int]:
-    body = json.dumps(to_json(row), separators=(",", ":")).encode()
+    body = json_bytes(row)
     return body, crc32(body)
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from msgspec import structs
 from pydantic import ValidationError
 from servers import base
 from servers.clickhouse_database import OwnDatabase, ids
@@ -170,7 +170,9 @@ async def test_a_calls_row_beats_what_a_crash_left_of_it_whichever_comes_last(
 ) -> None:
     """After kill -9 with a disk so slow that the row was in the table before it was in the journal."""
     row = make_record(status="success")
-    crashed = replace(row, status="cancelled", end_reason="crash", cost=None, prompt_tokens=None, seq=9)
+    crashed = structs.replace(
+        row, status="cancelled", end_reason="crash", cost=None, prompt_tokens=None, seq=9
+    )
     for each in (row, crashed) if last == "crash" else (crashed, row):
         await clickhouse.write(Batch.of((each,)))
 

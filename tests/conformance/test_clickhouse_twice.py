@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from random import Random
 
 import pytest
+from msgspec import structs
 from servers.clickhouse_database import OwnDatabase, ids, sorted_ids
 
 from backends.record import Batch, UsageRecord
@@ -159,7 +159,7 @@ async def test_ranks_are_exact_for_every_number_of_calls(clickhouse: OwnDatabase
 
 async def test_sums_go_beyond_what_one_value_can_be(clickhouse: OwnDatabase) -> None:
     most = make_full_record(status="success", cost=Decimal("999999999.999999999"))
-    rows = tuple(replace(most, id=make_record().id) for _ in range(20))
+    rows = tuple(structs.replace(most, id=make_record().id) for _ in range(20))
 
     async with clickhouse.opened() as sink:
         await sink.write(Batch.of(rows))

@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from msgspec import structs
 from uuid_utils.compat import uuid7
 
 from backends.errors import SinkError
@@ -101,7 +102,7 @@ class LeaksTheDriversError(MemorySink):
 
 class RoundsTheCost(MemorySink):
     async def write(self, batch: Batch) -> Committed:
-        rows = tuple(replace(row, cost=row.cost and round(row.cost, 6)) for row in batch.rows)
+        rows = tuple(structs.replace(row, cost=row.cost and round(row.cost, 6)) for row in batch.rows)
         return await super().write(Batch(batch.id, rows))
 
 
@@ -143,7 +144,7 @@ class ForgetsTheClose(MemorySink):
 class CountsWhatARetryHid(MemorySink):
     async def summarise_usage(self, query: SummaryQuery) -> tuple[SummaryRow, ...]:
         for row in self.database.rows.values():
-            self.database.rows[row.id] = replace(row, status=row.status.replace("absorbed", "error"))
+            self.database.rows[row.id] = structs.replace(row, status=row.status.replace("absorbed", "error"))
         return await super().summarise_usage(query)
 
 
@@ -167,7 +168,7 @@ class SummarisesEverything(MemorySink):
 class TakesUnknownForEmpty(MemorySink):
     async def summarise_usage(self, query: SummaryQuery) -> tuple[SummaryRow, ...]:
         for row in self.database.rows.values():
-            self.database.rows[row.id] = replace(row, user_id=row.user_id or "")
+            self.database.rows[row.id] = structs.replace(row, user_id=row.user_id or "")
         return await super().summarise_usage(query)
 
 
@@ -198,7 +199,7 @@ class ClosesTheGaps(MemorySink):
 class MixesUpTheBoots(MemorySink):
     async def read_repeated(self, boot_id: UUID, limit: int) -> tuple[NumberedRow, ...]:
         rows = self.database.rows.values()
-        return repeated_of([replace(row, boot_id=boot_id) for row in rows], boot_id, limit)
+        return repeated_of([structs.replace(row, boot_id=boot_id) for row in rows], boot_id, limit)
 
 
 class ForgetsWhatWasAbandoned(MemorySink):
@@ -208,7 +209,7 @@ class ForgetsWhatWasAbandoned(MemorySink):
 
 class CountsUnnumberedRows(MemorySink):
     async def read_runs(self) -> tuple[Run, ...]:
-        rows = [replace(row, seq=max(1, row.seq)) for row in self.database.rows.values()]
+        rows = [structs.replace(row, seq=max(1, row.seq)) for row in self.database.rows.values()]
         return runs_of(rows)
 
 

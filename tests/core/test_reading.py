@@ -10,9 +10,9 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing, contextmanager
-from dataclasses import replace
 
 import pytest
+from msgspec import structs
 from uuid_utils.compat import uuid7
 
 from backends.auditing import audit_usage
@@ -30,7 +30,7 @@ BOOT = uuid7()
 
 
 def numbered(count):
-    return tuple(replace(row, boot_id=BOOT, seq=n) for n, row in enumerate(make_records(count), 1))
+    return tuple(structs.replace(row, boot_id=BOOT, seq=n) for n, row in enumerate(make_records(count), 1))
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_where_nothing_is_there_is_nothing_to_report(tmp_path):
 
 def test_beside_its_owner_everything_is_seen_and_stays_as_it_is(folder):
     rows = numbered(6)
-    intent = replace(make_records(1)[0], timestamp=MOMENT.replace(year=2020))
+    intent = structs.replace(make_records(1)[0], timestamp=MOMENT.replace(year=2020))
     with store_in(folder) as store, held(folder):
         store.sign(str(BOOT))
         store.apply(Changes(rows=list(rows[:2]), batches=[Batch.of(rows[2:5]), Batch.of(rows[5:])]))

@@ -7,11 +7,11 @@ import csv
 import io
 import json
 from contextlib import asynccontextmanager
-from dataclasses import replace
 
 import pytest
 from aiohttp import ClientPayloadError, ClientSession, web
 from letting_in import let_in
+from msgspec import structs
 
 from backends import Cursor, UsagePage, UsageQuery, to_json
 from backends.errors import SinkRetryable
@@ -185,7 +185,7 @@ async def test_a_limit_is_of_all_rows_and_not_of_a_page(serve, monkeypatch, limi
 
 async def test_an_export_begins_behind_a_cursor_and_keeps_its_filters(serve, monkeypatch):
     monkeypatch.setattr(usage_text, "PAGE_ROWS", 2)
-    rows = [replace(row, user_id="ann" if n % 2 else "bob") for n, row in enumerate(make_records(20))]
+    rows = [structs.replace(row, user_id="ann" if n % 2 else "bob") for n, row in enumerate(make_records(20))]
     wanted = [str(row.id) for row in naive_rows(rows, UsageQuery(filters=(("user_id", "ann"),)))]
     async with opened(rows=rows) as sink:
         client = await serve(sink)

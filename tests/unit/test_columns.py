@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from http import HTTPStatus
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from backends.columns import TIMESTAMP, by_month, columns_of, microseconds
 from backends.errors import SinkRowsRejected
@@ -112,7 +112,11 @@ def test_a_value_that_its_column_cannot_hold_is_found_among_others(fields: dict[
 
 def test_every_bad_row_is_named_once_whatever_is_wrong_with_it() -> None:
     good = make_record()
-    rows = (replace(good, seq=2**64, cost=Decimal("NaN")), good, replace(good, user_id="\ud800"))
+    rows = (
+        structs.replace(good, seq=2**64, cost=Decimal("NaN")),
+        good,
+        structs.replace(good, user_id="\ud800"),
+    )
 
     with pytest.raises(SinkRowsRejected) as caught:
         columns_of(rows)

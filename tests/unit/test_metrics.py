@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
+from msgspec import structs
 from prometheus_client.parser import text_string_to_metric_families
 
 from backends import LedgerCounts, NoopLogWriter, UsageRecord, WriterStats
@@ -61,7 +62,7 @@ def sample_names(metrics):
 
 def test_a_call_is_counted_by_endpoint_provider_and_status(metrics):
     metrics.call_finished(RECORD, 0.001, is_known_model=True)
-    metrics.call_finished(replace(RECORD, status_code=502), 0.001, is_known_model=True)
+    metrics.call_finished(structs.replace(RECORD, status_code=502), 0.001, is_known_model=True)
 
     where = {"endpoint": "/v1/chat/completions", "provider": "local"}
     assert value(metrics, "gateway_requests_total", **where, status_code="200") == 1
@@ -89,7 +90,7 @@ def test_durations_are_in_seconds(metrics):
 
 
 def test_a_model_that_is_neither_configured_nor_priced_is_no_label(metrics):
-    metrics.call_finished(replace(RECORD, model="made-up-by-a-client"), 0.0, is_known_model=False)
+    metrics.call_finished(structs.replace(RECORD, model="made-up-by-a-client"), 0.0, is_known_model=False)
 
     assert b"made-up-by-a-client" not in metrics.render()[0]
     assert value(metrics, "gateway_tokens_total", provider="local", model="other", type="prompt") == 10
@@ -112,7 +113,9 @@ def test_a_row_of_which_little_is_known_is_counted_all_the_same(metrics):
     )
 
     metrics.call_finished(bare, -0.1, is_known_model=False)
-    metrics.call_finished(replace(bare, prompt_tokens=-1, cost=Decimal(-1)), 0.0, is_known_model=False)
+    metrics.call_finished(
+        structs.replace(bare, prompt_tokens=-1, cost=Decimal(-1)), 0.0, is_known_model=False
+    )
 
     labels = {"endpoint": "/v1/embeddings", "provider": "", "status_code": ""}
     assert value(metrics, "gateway_requests_total", **labels) == 2

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from letting_in import Hand, make_api_key, make_user
+from msgspec import structs
 
 from backends.testing.records import make_record
 from gateway.access.limits import Bound, RateLimits, bounds_of
@@ -182,7 +181,7 @@ def test_a_call_that_ends_after_its_minute_changes_nothing(limits, hand) -> None
 def test_the_row_says_how_many_tokens_a_call_took(limits, row, remaining) -> None:
     admission = limits.admit([tokens(100)], 60)
 
-    admission.hear(replace(make_record(), **row))
+    admission.hear(structs.replace(make_record(), **row))
 
     assert admission.headers()["x-ratelimit-remaining-tokens"] == remaining
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import asdict
 from typing import Any, ClassVar, TypeVar
 
 import pytest
 from hypothesis import HealthCheck, settings
+from msgspec import structs
 
 from ...batching import BatchingOptions
 from ...errors import SinkBatchRejected, SinkError, SinkFatal, SinkRetryable, SinkRowsRejected
@@ -108,7 +108,7 @@ class SinkCases:
         assert self._comparable(found) == self._comparable(wanted)
 
     def _comparable(self, row: UsageRecord) -> dict[str, Any]:
-        fields = asdict(row)
+        fields = structs.asdict(row)
         if not self.capabilities.microsecond_time:
             fields["timestamp"] = row.timestamp.replace(microsecond=row.timestamp.microsecond // 1000 * 1000)
         if not self.capabilities.exact_decimal and row.cost is not None:
