@@ -31,10 +31,10 @@ class SpoolFolder:
 
     def is_there(self, holding: str = "spool.db") -> bool:
         """Whether the folder, with its file, is still the one that was locked: nobody took it away."""
+        folder = os.fspath(self.path)
         try:
-            return (self.path / holding).exists() and os.path.samestat(
-                os.fstat(self._lock), os.stat(self.path / LOCK)
-            )
+            os.stat(os.path.join(folder, holding))
+            return os.path.samestat(os.fstat(self._lock), os.stat(os.path.join(folder, LOCK)))
         except OSError:
             return False
 

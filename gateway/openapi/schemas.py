@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, get_type_hints
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, create_model
 
 from backends import GROUP_COLUMNS, GROUP_TIMES, SummaryRow, UsageRecord
 
@@ -36,11 +36,9 @@ def listed(item: Schema) -> Schema:
 
 
 def _usage_row() -> Schema:
-    columns = TypeAdapter(UsageRecord).json_schema(mode="serialization")["properties"]
-    shown = {name: {**column} for name, column in columns.items()}
-    for column in shown.values():
-        column.pop("default", None)
-    return {**closed(shown), "description": "One call, as it is stored; cost in USD. null: unknown."}
+    model = create_model("UsageRecord", **get_type_hints(UsageRecord))
+    columns = model.model_json_schema(mode="serialization")["properties"]
+    return {**closed(columns), "description": "One call, as it is stored; cost in USD. null: unknown."}
 
 
 def _summary_group() -> Schema:

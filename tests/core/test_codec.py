@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from backends import to_json
-from backends.codec import cost_text, from_json, timestamp_text
+from backends.codec import cost_text, from_json, json_bytes, timestamp_text
 from backends.record import COLUMNS, UsageRecord
 from backends.sanitise import sanitise
 from backends.testing import make_bare_record, make_full_record, make_record, money, records
@@ -24,6 +25,18 @@ moments = st.datetimes(min_value=datetime(1970, 1, 1), max_value=datetime(2999, 
 @given(records().map(sanitise))
 def test_a_record_comes_back_from_json_as_it_was(row: UsageRecord) -> None:
     assert from_json(json.loads(json.dumps(to_json(row)))) == row
+
+
+@given(records().map(sanitise))
+def test_a_record_comes_back_from_the_bytes_of_a_file_as_it_was(row: UsageRecord) -> None:
+    assert from_json(json.loads(json_bytes(row))) == row
+
+
+@pytest.mark.parametrize("strange", [{"seq": 2**70}, {"seq": -(2**70)}, {"model": "\ud800"}], ids=str)
+def test_what_no_sink_can_store_comes_back_from_the_bytes_of_a_file_too(strange: dict[str, Any]) -> None:
+    row = make_record(**strange)
+
+    assert from_json(json.loads(json_bytes(row))) == row
 
 
 @pytest.mark.parametrize("row", [make_full_record(), make_bare_record()], ids=["full", "bare"])

@@ -321,7 +321,7 @@ async def test_39_a_row_whose_texts_cannot_be_cleaned_keeps_its_money_and_the_ot
 
     async with running(linger_s=0) as rig:
         await rig.put()
-        bad = await rig.put(error_message=Broken("x"), cost=Decimal("1.5"))
+        bad = await rig.put(error_message=Broken("x" * 300), cost=Decimal("1.5"))  # too long for one look
         await rig.put()
 
         report = await rig.writer.stop()
