@@ -8,6 +8,7 @@ succeeded, or raises the error of the last one. An attempt that another one hide
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from datetime import UTC, datetime
@@ -27,16 +28,30 @@ from .watched_stream import WatchedStream, in_time
 T = TypeVar("T")
 
 
-class Attempts:
-    """Of one call. ``make_payload`` gives what is sent to a provider that knows the model by that name."""
+class Payloads:
+    """What is sent to a provider, by what it calls the model; ``make`` makes it. Only the last one is kept:
+    most calls are tried under one name alone."""
 
-    def __init__(
-        self, request: web.Request, call: Call, plan: Plan, make_payload: Callable[[str], Payload]
-    ) -> None:
+    def __init__(self, make: Callable[[str], Payload]) -> None:
+        self._make = make
+        self._model: str | None = None
+        self._last: Payload | None = None
+
+    def of(self, model: str) -> Payload:
+        """The payload for a provider that knows the model as ``model``. Raises ``BadRequest``."""
+        if self._last is None or model != self._model:
+            self._model, self._last = model, self._make(model)
+        return self._last
+
+
+class Attempts:
+    """Of one call, which sends ``payloads``."""
+
+    def __init__(self, request: web.Request, call: Call, plan: Plan, payloads: Payloads) -> None:
         self._request = request
         self._call = call
         self._plan = plan
-        self._make_payload = make_payload
+        self._payloads = payloads
 
     async def send(self) -> Answer:
         """The provider's whole answer. Raises ``ProviderError``: the last attempt's."""
@@ -48,7 +63,8 @@ class Attempts:
         return await self._until_answered(lambda: self._open(resources))
 
     async def _until_answered(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        with self._call.waiting():
+        began = time.monotonic()
+        try:
             while True:
                 try:
                     return await attempt()
@@ -56,6 +72,8 @@ class Attempts:
                     pause_s = self._hide(error)
                     if pause_s is None or not await self._is_awaited_after(pause_s):
                         raise
+        finally:  # all of that time is the provider's, not the gateway's
+            self._call.waited_s += time.monotonic() - began
 
     # --- one attempt
 
@@ -72,12 +90,12 @@ class Attempts:
                 raise
 
     async def _send(self) -> Answer:
-        facts = self._call.facts
+        facts, deadline = self._call.facts, self._deadline(self._plan.attempt_timeout_s)
         with self._attempt() as ticket:
             provider = self._request.app[PROVIDERS][self._plan.route.provider]
-            payload = self._make_payload(self._plan.route.model)
-            async with in_time(self._deadline(self._plan.attempt_timeout_s)):
-                answer = await provider.send(facts.endpoint, payload, facts.request_id)
+            payload = self._payloads.of(self._plan.route.model)
+            sending = provider.send(facts.endpoint, payload, facts.request_id)
+            answer = await sending if deadline is None else await _by(deadline, sending)
             ticket.answer()
             ticket.succeed()
             return answer
@@ -87,7 +105,7 @@ class Attempts:
         async with AsyncExitStack() as own:
             ticket = own.enter_context(self._attempt())
             provider = self._request.app[PROVIDERS][self._plan.route.provider]
-            payload = self._make_payload(self._plan.route.model)
+            payload = self._payloads.of(self._plan.route.model)
             first_by = self._deadline(self._plan.attempt_timeout_s, self._first_token_timeout_s())
             async with in_time(first_by):
                 opening = provider.stream(facts.endpoint, payload, facts.request_id)
@@ -133,3 +151,8 @@ class Attempts:
         except ClientLeft:
             return False
         return not has_left(self._request)
+
+
+async def _by(deadline: float, answering: Awaitable[T]) -> T:
+    async with in_time(deadline):
+        return await answering

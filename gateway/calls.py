@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -102,15 +101,6 @@ class Call:
         """Whether the row has been put."""
         return self._is_finished
 
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Inside, time is the provider's, not the gateway's."""
-        began = time.monotonic()
-        try:
-            yield
-        finally:
-            self.waited_s += time.monotonic() - began
-
     def see(self, event: Event) -> bool:
         """Learn from one event of the provider's stream; whether it was the last."""
         if self.ttft_s is None:
@@ -131,7 +121,8 @@ class Call:
 
     def turn_to(self, route: Route, price: Price | None) -> None:
         """An attempt begins, which goes to ``route``; the name that was asked for stays."""
-        self.facts = replace(self.facts, route=route, price=price)
+        if route is not self.facts.route or price is not self.facts.price:
+            self.facts = replace(self.facts, route=route, price=price)
         self.attempt_began = time.monotonic()
 
     def absorb(self, place: Place, ending: Ending) -> None:

@@ -36,6 +36,11 @@ CRASH = Ending(status="cancelled", end_reason="crash", status_code=None)
 BUG = Ending(status="error", end_reason="internal_error", status_code=500, error_code="internal_error")
 
 
+def completed(status_code: int) -> Ending:
+    """The provider's whole answer was given, with this HTTP status."""
+    return COMPLETE if status_code == COMPLETE.status_code else replace(COMPLETE, status_code=status_code)
+
+
 def rejected_ending(error: GatewayError) -> Ending:
     """How a call ended that was not made, by its price or its budget."""
     return Ending(

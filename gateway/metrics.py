@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import cache
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, Metric, generate_latest
@@ -89,6 +90,10 @@ class Metrics:
         self._cost = Counter(
             "gateway_cost_usd_total", "Cost of calls.", ("provider", "model"), registry=registry
         )
+        # A series is looked up once, not for every call; there are few, since labels are bounded.
+        self._requests_of = cache(self._requests.labels)
+        self._tokens_of = cache(self._tokens.labels)
+        self._cost_of = cache(self._cost.labels)
 
     def _count_writing(self) -> None:
         registry = self.registry
@@ -120,7 +125,7 @@ class Metrics:
         may be a label. ``overhead_s`` is in seconds."""
         provider = record.provider or ""
         model = (record.model or "") if is_known_model else OTHER
-        self._requests.labels(record.endpoint, provider, str(record.status_code or "")).inc()
+        self._requests_of(record.endpoint, provider, str(record.status_code or "")).inc()
         self._overhead_seconds.observe(max(0.0, overhead_s))
         if record.latency_ms is not None:
             self._request_seconds.observe(record.latency_ms / 1000)
@@ -137,9 +142,9 @@ class Metrics:
         }
         for kind, count in tokens.items():
             if count is not None and count > 0:
-                self._tokens.labels(provider, model, kind).inc(count)
+                self._tokens_of(provider, model, kind).inc(count)
         if record.cost is not None and record.cost > 0:
-            self._cost.labels(provider, model).inc(float(record.cost))
+            self._cost_of(provider, model).inc(float(record.cost))
 
     def attempt_absorbed(self, record: UsageRecord, is_known_model: bool) -> None:
         """Count an attempt that failed and was hidden: it is no request, and what it used is used."""
@@ -149,7 +154,7 @@ class Metrics:
 
     def request_refused(self, endpoint: str, status_code: int) -> None:
         """Count one request that ended without a row. ``endpoint`` is a route's template or ``other``."""
-        self._requests.labels(endpoint, "", str(status_code)).inc()
+        self._requests_of(endpoint, "", str(status_code)).inc()
 
     # --- the writer: see ``WriterObserver``
 

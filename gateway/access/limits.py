@@ -35,10 +35,10 @@ def bounds_of(key: ApiKey | None, user: User | None) -> list[Bound]:
     found = []
     for record in (key, user):
         if record is not None:
-            holder = f"{record.kind}:{record.id}"
-            for unit, limit in zip(UNITS, (record.rate_limit_rpm, record.rate_limit_tpm), strict=True):
+            limits = (record.rate_limit_rpm, record.rate_limit_tpm)
+            for unit, limit in zip(UNITS, limits, strict=True):
                 if limit is not None:
-                    found.append(Bound(holder, unit, limit))
+                    found.append(Bound(f"{record.kind}:{record.id}", unit, limit))
     return found
 
 
@@ -80,7 +80,7 @@ class Admission:
 
     def headers(self) -> dict[str, str]:
         """How the limits stand now, for the answer."""
-        return _headers(self._counts, self._clock())
+        return _headers(self._counts, self._clock()) if self._counts else {}
 
 
 class RateLimits:
@@ -99,6 +99,8 @@ class RateLimits:
         ``RateLimited``; then nothing was counted."""
         now = self._clock()
         self._drop_idle(now)
+        if not bounds:
+            return Admission((), (), self._clock)
         amounts: Mapping[Unit, int] = {"requests": 1, "tokens": tokens}
         counts = [_Count(each, self._window(each)) for each in bounds]
         waits = [

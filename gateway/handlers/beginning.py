@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -51,18 +51,32 @@ async def begin(
     it goes first is chosen then. Raises ``GatewayError`` and ``StoreUnavailable`` for a call that does not
     begin at all."""
     admission = _limit(request, asked, spender)
-    with ExitStack() as taken, draining_if_stopped(request):
-        taken.callback(admission.settle, 0)
-        if request.app[LIFECYCLE].is_closed_to_calls:
-            raise ServiceUnavailable(DRAINING, code="draining")
-        await request.app[PRICES].ready()
-        call = _prepare(request, asked, plan, spender)
-        call.on_finish.append(admission.hear)
-        hold = await _hold(request, call, asked, plan, spender)
-        taken.callback(hold.settle, None)
+    try:
+        with draining_if_stopped(request):
+            return await _begin(request, asked, plan, spender, admission)
+    except BaseException:
+        admission.settle(0)
+        raise
+
+
+async def _begin(
+    request: web.Request, asked: InferenceRequest, plan: Plan, spender: User | None, admission: Admission
+) -> tuple[Call, GatewayError | None]:
+    if request.app[LIFECYCLE].is_closed_to_calls:
+        raise ServiceUnavailable(DRAINING, code="draining")
+    prices = request.app[PRICES]
+    if not prices.is_ready:
+        await prices.ready()
+    call = _prepare(request, asked, plan, spender)
+    call.on_finish.append(admission.hear)
+    hold = await _hold(request, call, asked, plan, spender)
+    if hold.is_open:
         call.on_finish.append(lambda row: hold.settle(call.spent(row)))
+    try:
         call.place = await _take_place(request, call)
-        taken.pop_all()
+    except BaseException:
+        hold.settle(None)
+        raise
     return call, hold.refusal
 
 
@@ -129,7 +143,9 @@ def _dearest(app: web.Application, asked: InferenceRequest, plan: Plan, began_at
     """The price of the dearest place where the call may go, for its money is held before anybody knows."""
     prices = [app[PRICES].price_at(route.price_key, began_at) for route in plan.routes]
     known = [price for price in prices if price is not None]
-    return max(known, key=lambda price: _expected(app, asked, price), default=None)
+    if len(known) < 2:
+        return known[0] if known else None
+    return max(known, key=lambda price: _expected(app, asked, price))
 
 
 async def _hold(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import replace
-from functools import lru_cache
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -14,10 +12,10 @@ from backends import User
 
 from ..access import require_model
 from ..answers import INTERNAL_ERROR, SHUTTING_DOWN, cancelled_ending, is_stop, promised, provider_problem
-from ..attempting import Attempts
+from ..attempting import Attempts, Payloads
 from ..calls import Call
 from ..departure import has_left
-from ..endings import BUG, CLIENT_LEFT, COMPLETE, provider_ending, rejected_ending
+from ..endings import BUG, CLIENT_LEFT, completed, provider_ending, rejected_ending
 from ..endpoints import keep_to_endpoint
 from ..errors import GatewayError, InternalError, NotFound
 from ..formats import Format
@@ -47,8 +45,8 @@ async def _infer(request: web.Request, format: Format) -> web.StreamResponse:
     spender = await _spender(request, asked)
     require_model(request[PRINCIPAL], plan.destination)
     keep_to_endpoint(plan, request.app[PROVIDERS], request.path)
-    make_payload = lru_cache(maxsize=1)(asked.upstream_body)
-    make_payload(plan.route.model)  # what cannot be sent on is refused before the call begins
+    payloads = Payloads(asked.upstream_body)
+    payloads.of(plan.route.model)  # what cannot be sent on is refused before the call begins
     request.app[CALLS].track()
     call, refusal = await begin(request, asked, plan, spender)
     # From here on there is exactly one row: nothing that can fail stands between the place and the try.
@@ -56,7 +54,7 @@ async def _infer(request: web.Request, format: Format) -> web.StreamResponse:
     try:
         if refusal is not None:
             return await _refused(request, call, refusal)
-        return await _answer(request, call, asked, format, Attempts(request, call, plan, make_payload))
+        return await _answer(request, call, asked, format, Attempts(request, call, plan, payloads))
     except asyncio.CancelledError:
         has_answer = call.is_finished
         call.finish(cancelled_ending(request))
@@ -113,7 +111,7 @@ async def _answer(
 async def _plain_answer(request: web.Request, call: Call, attempts: Attempts) -> web.Response:
     answer = await attempts.send()
     call.see_answer(answer)
-    call.finish(CLIENT_LEFT if has_left(request) else replace(COMPLETE, status_code=answer.status))
+    call.finish(CLIENT_LEFT if has_left(request) else completed(answer.status))
     headers = {"Content-Type": answer.content_type}
     response = web.Response(body=answer.body, status=answer.status, headers=headers)
     return await promised(request, call, response)

@@ -59,6 +59,11 @@ class Hold:
         self._claim = claim
         self._settlements = settlements
 
+    @property
+    def is_open(self) -> bool:
+        """Whether money is held that waits to be settled."""
+        return self._claim is not None
+
     def settle(self, cost: Decimal | None) -> None:
         """Let go of what is held; ``cost`` USD are spent, None: nothing. Only the first call counts. Never
         waits."""

@@ -69,8 +69,8 @@ class PriceBook:
 
     def price_at(self, name: str, at: datetime) -> Price | None:
         """What ``provider:model`` costs in a call that began at ``at``, or None. Asks nobody."""
-        history = self._histories.get(name, ())
-        if index := bisect_right(history, at, key=_effective_at):
+        history = self._histories.get(name)
+        if history and (index := bisect_right(history, at, key=_effective_at)):
             return history[index - 1][1]
         price = self._configured.get(name)
         return self._defaults(name, at) if price is None else price
@@ -80,10 +80,15 @@ class PriceBook:
         known = {*self._configured, *self._histories}
         return sorted(name for name in known if self.price_at(name, at) is not None)
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether the store has been read."""
+        return self._has_read.is_set()
+
     async def ready(self) -> None:
         """Return once the store has been read, which it is soon after the start. Raises
         ``StoreUnavailable``."""
-        if self._has_read.is_set():
+        if self.is_ready:
             return
         try:
             async with asyncio.timeout(self._patience_s):

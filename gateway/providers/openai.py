@@ -24,6 +24,7 @@ from .transport import TRANSPORT_ERRORS, read_at_most, typed
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 _MAX_ERROR_BYTES = 64 * 1024
+_SMALL_BODY_BYTES = 64 * 1024
 _CONNECT_S = 10.0
 _JSON = "application/json"
 _EVENTS = "text/event-stream"
@@ -94,10 +95,12 @@ class OpenAiProvider:
     async def _post(
         self, endpoint: str, payload: Payload, headers: dict[str, str], timeout: aiohttp.ClientTimeout
     ) -> aiohttp.ClientResponse:
-        # BytesIO shares the bytes and goes out in pieces, so that a large body does not hold up the loop.
+        # BytesIO shares the bytes and goes out in pieces, so that a large body does not hold up the loop; a
+        # small one goes out with its head, which costs less.
+        body = payload.body
         return await self._session.post(
             self._url(endpoint),
-            data=BytesIO(payload.body),
+            data=body if len(body) <= _SMALL_BODY_BYTES else BytesIO(body),
             headers=headers,
             timeout=timeout,
             allow_redirects=False,

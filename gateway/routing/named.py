@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from .routes import Route, colon_form
@@ -17,14 +18,14 @@ if TYPE_CHECKING:
 Selection: TypeAlias = Literal["weighted", "least_busy", "lowest_latency", "cheapest"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Target:
     """One place where a call may go, and its share of the calls beside the others' weights."""
 
     route: Route
     weight: int = 1
 
-    @property
+    @cached_property
     def key(self) -> str:
         """``provider:model``: under this its health is known, whatever names lead to it."""
         return self.route.price_key

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Container
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 from ..errors import NotFound
@@ -29,7 +30,7 @@ class Destination(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Route:
     """``name`` is what the client asked for; ``provider`` and ``model`` are where that goes."""
 
@@ -37,7 +38,7 @@ class Route:
     provider: str
     model: str
 
-    @property
+    @cached_property
     def price_key(self) -> str:
         """The name under which the model has its price."""
         return f"{self.provider}:{self.model}"
