@@ -35,11 +35,10 @@ lint: .venv/.installed-dev ## style and types
 	$(BIN)/mypy
 	$(BIN)/mypy load
 
-bench: .venv/.installed-dev ## rows and calls per second on this machine
-	@$(BIN)/python load/bench.py
+# Parts, seconds, rounds: TALLYGATE_BENCH_PARTS, _SECONDS, _ROUNDS; `soak` is a part that runs only when it is named.
+bench: .venv/.installed-dev ## the speed beside its yardsticks, side by side in one run
+	@cd load && ../$(BIN)/python -m bench
 	@$(BIN)/python load/bench_sinks.py
-	@$(BIN)/python load/bench_spool.py
-	@$(BIN)/python load/bench_budgets.py
 
 # Parts, minutes, sinks, seed: TALLYGATE_CHAOS_PARTS, _MINUTES, _SINKS, _SEED; TALLYGATE_KILLS; TALLYGATE_OUTAGE_S.
 chaos: .venv/.installed-dev ## gateways killed, cut off and filled up on every sink, for many minutes
