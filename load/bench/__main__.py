@@ -15,25 +15,38 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
 import uvloop
 
 from .calls import calls
+from .core import core
 from .cores import Cores
 from .latency import latency
-from .report import about, kept, write
+from .report import RESULTS, about, kept, write
 from .setting import Setting, this_process_on
+from .sinks import sinks
+from .soak import soak
+from .stopping import stopping
+from .streams import streams
 from .table import Section, goals, markdown
 from .turns import say
 from .variants import beside, budgets, spool
+from .workers import workers
 
 Part: TypeAlias = Callable[[Setting], Awaitable[Section]]
 
 PARTS: Mapping[str, Part] = {
     "calls": calls,
     "latency": latency,
+    "streams": streams,
+    "core": core,
+    "sinks": sinks,
+    "stopping": stopping,
+    "workers": workers,
+    "soak": soak,
     "spool": spool,
     "budgets": budgets,
     "beside": beside,
@@ -51,13 +64,16 @@ def wanted(text: str) -> list[str]:
     return names or [name for name in PARTS if name not in ONLY_WHEN_NAMED]
 
 
-async def measure(names: Sequence[str], setting: Setting) -> list[Section]:
+async def measure(names: Sequence[str], setting: Setting, told: Mapping[str, str]) -> list[Section]:
+    """Part after part; what each found is shown, and kept, when it has ended."""
     found = []
     for name in names:
         say(f"{name} ...")
-        found.append(await PARTS[name](setting))
-        for table in found[-1].tables:
+        section = replace(await PARTS[name](setting), commit=told["commit"])
+        for table in section.tables:
             say(f"\n{markdown(table)}\n")
+        write(told, kept(section, tuple(PARTS)))
+        found.append(section)
     return found
 
 
@@ -69,11 +85,12 @@ def main(other: Path | None) -> None:
     folder = Path(tempfile.mkdtemp(prefix="tallygate-bench-"))
     try:
         with this_process_on(cores.load):
-            sections = uvloop.run(measure(names, Setting(folder, cores, seconds, rounds, other)))
+            setting, told = Setting(folder, cores, seconds, rounds, other), about(cores, seconds, rounds)
+            sections = uvloop.run(measure(names, setting, told))
     finally:
         shutil.rmtree(folder)
     say(f"\n{markdown(goals(line for section in sections for line in section.lines))}\n")
-    say(f"Written: {write(about(cores, seconds, rounds), kept(sections, tuple(PARTS)))}")
+    say(f"Written: {RESULTS / 'bench.md'}")
 
 
 if __name__ == "__main__":

@@ -7,15 +7,15 @@ from contextlib import AsyncExitStack
 from dataclasses import asdict
 from typing import TypeAlias
 
-from .figures import SATURATED, Rate, against, middle, per_cpu_s, per_s
+from .figures import Rate, against, busy, is_saturated, load_busy, middle, per_cpu_s, per_s
 from .generator import Load
 from .ours import FAST, Variant, gateway
 from .servers import Server, provider
-from .setting import Setting, postgres
+from .setting import MISSING, Setting, postgres
 from .table import Line, Section, Table, at_least, below, not_measured, number
 from .turns import CONNECTIONS, calls_per_second, say, take_turns
 from .variants import dsn_for
-from .yardsticks import BARE, YARDSTICKS, LeftOut, bare
+from .yardsticks import BARE, LITELLM, PORTKEY, YARDSTICKS, LeftOut, bare
 
 Rates: TypeAlias = Mapping[str, Sequence[Rate]]
 
@@ -29,10 +29,14 @@ VARIANTS = (
     Variant(WRITE_AHEAD, spool={"mode": "write_ahead"}),
 )
 FAST_VARIANTS = (Variant(FAST_SQLITE), Variant(FAST_POSTGRES, "batch:postgres"))
-PEER_GOALS = {"Portkey": (4.0, 7.0), "LiteLLM proxy": (35.0, 60.0)}
+PEER_GOALS = {PORTKEY: (4.0, 7.0), LITELLM: (35.0, 60.0)}
 """How many times their calls; with `fast`."""
 REFERENCE_PER_S, REFERENCE_GOALS = 30.0, (120.0, 200.0)
 """The reference gateway with its batch writer, as its own figures have it."""
+NOT_FULL = (
+    "Their own core was not full (that of the load was, or another program ran on it), so that it is their"
+    " calls per CPU second that are compared"
+)
 MAX_RSS_MB = 120
 MB = 1024 * 1024
 
@@ -67,7 +71,7 @@ async def started(stack: AsyncExitStack, setting: Setting, left_out: dict[str, s
     variants = VARIANTS if FAST is None else (*VARIANTS, *(each.faster(FAST) for each in FAST_VARIANTS))
     for variant in variants:
         if variant.wants_postgres and databases is None:
-            left_out[variant.name] = "no PostgreSQL on this machine"
+            left_out[variant.name] = MISSING
             continue
         dsn = await dsn_for(variant, databases)
         entering = gateway(variant, setting.place(), cores.measured, upstream.url, dsn)
@@ -131,11 +135,8 @@ def table(rates: Rates, left_out: Mapping[str, str]) -> Table:
     header = ("", "calls/s", "calls per CPU second", "of bare", "own core busy", "load's core busy", "RSS")
     rows = [row(name, each, rates[BARE]) for name, each in rates.items()]
     notes = [f"Left out: {name} ({why})." for name, why in left_out.items()]
-    if short := [name for name, each in rates.items() if middle(each, busy) < SATURATED]:
-        notes.append(
-            "The load generator, the provider and the databases could do no more, or the machine was not ours"
-            f" alone, where: {', '.join(short)}. There, calls per CPU second are the figure to compare."
-        )
+    if short := [name for name, each in rates.items() if not is_saturated(each)]:
+        notes.append(f"{NOT_FULL}: {'; '.join(short)}.")
     title = f"Calls, {CONNECTIONS} connections, no provider delay"
     return Table(title, header, rows, notes)
 
@@ -148,10 +149,6 @@ def row(name: str, rates: Sequence[Rate], bare_rates: Sequence[Rate]) -> tuple[s
         number(middle(rates, per_cpu_s)),
         f"{ratio.value:.2f}",
         f"{middle(rates, busy):.0%}",
-        f"{middle(rates, lambda rate: rate.load_busy):.0%}",
+        f"{middle(rates, load_busy):.0%}",
         f"{middle(rates, lambda rate: rate.rss_bytes) / MB:,.0f} MB",
     )
-
-
-def busy(rate: Rate) -> float:
-    return rate.busy

@@ -33,7 +33,7 @@ class Cores:
         """Whether nobody has a core to himself, so that only figures per CPU second mean anything."""
         return bool(self.measured & self.load)
 
-    def all(self) -> frozenset[int]:
+    def both(self) -> frozenset[int]:
         """Both together."""
         return self.measured | self.load
 
@@ -81,11 +81,3 @@ def _family(pid: int, found: dict[int, list[str]]) -> Iterator[list[str]]:
         number = waiting.pop()
         waiting.extend(children[number])
         yield found[number]
-
-
-def busy_s(cores: Collection[int]) -> float:
-    """Seconds that ``cores`` together have worked so far, whoever for."""
-    names = {f"cpu{number}" for number in cores}
-    lines = [line.split() for line in Path("/proc/stat").read_text().splitlines()]
-    times = [list(map(int, fields[1:])) for fields in lines if fields and fields[0] in names]
-    return sum(sum(each[:3]) + sum(each[5:7]) for each in times) / TICKS  # all but idle, iowait and steal

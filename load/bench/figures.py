@@ -13,8 +13,8 @@ SATURATED = 0.95
 
 @dataclass(frozen=True)
 class Rate:
-    """What a server did in one round. ``busy`` is its own part of its core, ``load_busy`` that of the other
-    core's time that was used by whoever."""
+    """What a server did in one round. ``busy`` is the part of its core that it used, ``load_busy`` that
+    of theirs which load generator, provider and databases used."""
 
     per_s: float
     per_cpu_s: float
@@ -39,6 +39,14 @@ def per_cpu_s(rate: Rate) -> float:
     return rate.per_cpu_s
 
 
+def busy(rate: Rate) -> float:
+    return rate.busy
+
+
+def load_busy(rate: Rate) -> float:
+    return rate.load_busy
+
+
 def middle(rates: Sequence[Rate], figure: Callable[[Rate], float]) -> float:
     """The median of one figure."""
     return median(figure(each) for each in rates)
@@ -51,7 +59,7 @@ def paired(ours: Sequence[float], theirs: Sequence[float]) -> float:
 
 def is_saturated(rates: Sequence[Rate]) -> bool:
     """Whether the server was what could do no more, and not the load generator."""
-    return middle(rates, lambda rate: rate.busy) >= SATURATED
+    return middle(rates, busy) >= SATURATED
 
 
 def against(ours: Sequence[Rate], theirs: Sequence[Rate]) -> Ratio:

@@ -151,6 +151,21 @@ class Load:
             yield
             is_over = True
 
+    async def some(self, connections: int, each: int) -> None:
+        """``each`` calls over each of ``connections``, one after the other; returns when all are answered."""
+        left = connections * (each - 1)
+
+        def again(connection: Connection) -> None:
+            nonlocal left
+            self.answered += 1
+            if left > 0:
+                left -= 1
+                connection.send(self._request)
+
+        async with self.connected(connections, again) as made:
+            for connection in made:
+                connection.send(self._request)
+
     async def open_loop(self, rate: int, seconds: float, idle: int) -> list[tuple[float, bytes]]:
         """Seconds and body of each of ``rate`` calls a second, sent whether or not earlier ones are done."""
         answers: list[tuple[float, bytes]] = []

@@ -1,8 +1,8 @@
 """A provider that costs next to nothing: canned answers over bare sockets, in a process of its own.
 
 What a request's body says decides: ``"model": "slow"`` is answered after ``SLOW_S``, ``"stream": true`` with
-``CHUNKS`` chunks without a pause. The id of an answer that is no stream holds the microseconds that the
-provider took for it, so that whoever passed it on can be told from it.
+``CHUNKS`` chunks, without a pause, or if it is slow with ``PAUSE_S`` before each. The id of an answer that is
+no stream holds the microseconds that the provider took for it, so that they can be taken off.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import cast
 import uvloop
 
 SLOW_S = 0.2
+PAUSE_S = 0.005
 CHUNKS = 200
 """Those with text: what else a stream has (role, usage, end) comes on top."""
 MODELS = ("fake", "slow")
@@ -92,7 +93,7 @@ class Provider(asyncio.Protocol):
             return
         self._pending = b""
         if _IS_STREAMED.search(body):
-            self._stream(bool(_WANTS_USAGE.search(body)))
+            self._stream(bool(_WANTS_USAGE.search(body)), PAUSE_S if _IS_SLOW.search(body) else 0.0)
         else:
             began = time.perf_counter()
             self._loop.call_later(SLOW_S, self._say, began) if _IS_SLOW.search(body) else self._say(began)
@@ -101,16 +102,16 @@ class Provider(asyncio.Protocol):
         took_us = b"%010d" % ((time.perf_counter() - began) * 1_000_000)
         self._transport.write(ANSWER[: NUMBER.start] + took_us + ANSWER[NUMBER.stop :])
 
-    def _stream(self, wants_usage: bool) -> None:
+    def _stream(self, wants_usage: bool, pause_s: float) -> None:
         self._transport.write(STREAM_HEAD)
         end = (USAGE_FRAME, LAST_FRAME) if wants_usage else (LAST_FRAME,)
-        self._next(iter((*FRAMES, *end)))
+        self._next(iter((*FRAMES, *end)), pause_s)
 
-    def _next(self, frames: Iterator[bytes]) -> None:
+    def _next(self, frames: Iterator[bytes], pause_s: float) -> None:
         """Each frame in a turn of the loop of its own: else the kernel would be given all at once."""
         if (frame := next(frames, None)) is not None and not self._transport.is_closing():
             self._transport.write(frame)
-            self._loop.call_soon(self._next, frames)
+            self._loop.call_later(pause_s, self._next, frames, pause_s)
 
 
 async def main() -> None:

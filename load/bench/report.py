@@ -72,19 +72,17 @@ def memory_gb() -> float:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
 
 
-def kept(sections: Sequence[Section], order: Sequence[str]) -> list[Section]:
-    """``sections``, and of those measured before the ones that they do not replace."""
+def kept(section: Section, order: Sequence[str]) -> list[Section]:
+    """``section``, and of those measured before the ones that it does not replace."""
     path = RESULTS / "bench.json"
     before = json.loads(path.read_text())["sections"] if path.exists() else []
-    found = {each["name"]: from_plain(each) for each in before} | {each.name: each for each in sections}
+    found = {each["name"]: from_plain(each) for each in before} | {section.name: section}
     return [found[name] for name in order if name in found]
 
 
-def write(about: Mapping[str, str], sections: Sequence[Section]) -> Path:
-    """`bench.json` and `bench.md`; gives the latter."""
+def write(about: Mapping[str, str], sections: Sequence[Section]) -> None:
+    """`bench.json` and `bench.md`."""
     RESULTS.mkdir(exist_ok=True)
     told = {"about": dict(about), "sections": [plain(each) for each in sections]}
     (RESULTS / "bench.json").write_text(json.dumps(told, indent=1) + "\n")
-    path = RESULTS / "bench.md"
-    path.write_text(page(about, sections))
-    return path
+    (RESULTS / "bench.md").write_text(page(about, sections))

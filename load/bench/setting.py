@@ -7,7 +7,7 @@ import itertools
 import os
 import sys
 from collections.abc import AsyncIterator, Collection, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from typing import Any
 from processes import ROOT
 
 from .cores import Cores
+
+MISSING = "no PostgreSQL on this machine"
 
 
 @dataclass(frozen=True)
@@ -102,4 +104,5 @@ def this_process_on(cores: Collection[int]) -> Iterator[None]:
 
 def _move(cores: Collection[int]) -> None:
     for thread in Path("/proc/self/task").iterdir():
-        os.sched_setaffinity(int(thread.name), cores)
+        with suppress(ProcessLookupError):  # it ended while we looked
+            os.sched_setaffinity(int(thread.name), cores)

@@ -9,7 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-INTRODUCTION = "Written by `make bench`; a part that is run again replaces its own."
+HEAD = """# What `make bench` measured
+
+Written by `make bench`; a part that is run again takes the place of what it said before."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,13 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """What one part found. ``raw`` are the figures of all rounds, for JSON alone."""
+    """What one part found, at which commit. ``raw`` are the figures of all rounds, for JSON alone."""
 
     name: str
     lines: Sequence[Line] = ()
     tables: Sequence[Table] = ()
     raw: Mapping[str, Any] = field(default_factory=dict)
+    commit: str = ""
 
 
 def at_least(what: str, goal: float, value: float, *, unit: str = "", why: str = "") -> Line:
@@ -89,13 +92,17 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def page(about: Mapping[str, str], sections: Sequence[Section]) -> str:
-    """`load/results/bench.md`."""
-    head = ["# What `make bench` measured", "", INTRODUCTION]
+    """`load/results/bench.md`: where and how, the promises, then the figures of each part."""
     told = [f"- {name}: {value}" for name, value in about.items()]
     lines = [line for section in sections for line in section.lines]
-    parts = [goals(lines)] if lines else []
-    body = [markdown(each) for each in (*parts, *(table for section in sections for table in section.tables))]
-    return "\n".join([*head, "", *told, "", "\n\n".join(body), ""])
+    tables = [_of_part(section, about.get("commit", "")) for section in sections]
+    return "\n".join([HEAD, "", *told, "", "\n\n".join([markdown(goals(lines)), *tables]), ""])
+
+
+def _of_part(section: Section, commit: str) -> str:
+    """Its tables; a part that was measured at another commit says so."""
+    elsewhere = [] if section.commit == commit else [f"*This part was measured at {section.commit}.*"]
+    return "\n\n".join([f"## {section.name}", *elsewhere, *map(markdown, section.tables)])
 
 
 def plain(section: Section) -> dict[str, Any]:
@@ -110,4 +117,5 @@ def from_plain(values: Mapping[str, Any]) -> Section:
         [Line(**each) for each in values["lines"]],
         [Table(**each) for each in values["tables"]],
         values["raw"],
+        values["commit"],
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from .cores import Cores, busy_s, used
+from .cores import TICKS, Cores, used
 from .figures import Rate
 from .generator import AnswerFailed, Load
 from .servers import Server
@@ -42,14 +43,17 @@ async def take_turns(
 async def calls_per_second(server: Server, load: Load, cores: Cores, seconds: float) -> Rate:
     """As many calls of ``load`` as ``server`` can do over ``CONNECTIONS`` connections."""
     async with load.closed_loop(CONNECTIONS):
-        before, busy, answered, began = (
-            used(server.pid),
-            busy_s(cores.load),
-            load.answered,
-            time.perf_counter(),
-        )
+        before, all_before = used(server.pid), used(os.getpid())
+        answered, began = load.answered, time.perf_counter()
         await asyncio.sleep(seconds)
-        after, wall = used(server.pid), time.perf_counter() - began
-        cpu_s, calls = after.cpu_s - before.cpu_s, load.answered - answered
-        load_busy = (busy_s(cores.load) - busy) / (wall * len(cores.load))
-    return Rate(calls / wall, calls / max(cpu_s, 0.001), cpu_s / wall, load_busy, after.rss_bytes)
+        after, all_after = used(server.pid), used(os.getpid())
+        calls, wall = load.answered - answered, time.perf_counter() - began
+    cpu_s = after.cpu_s - before.cpu_s
+    load_s = all_after.cpu_s - all_before.cpu_s - cpu_s  # the server is a child of this process, as all are
+    return Rate(
+        per_s=calls / wall,
+        per_cpu_s=calls / max(cpu_s, 1 / TICKS),
+        busy=cpu_s / wall,
+        load_busy=load_s / wall / len(cores.load),
+        rss_bytes=after.rss_bytes,
+    )
