@@ -2,7 +2,8 @@
 
 TALLYGATE_BENCH_PARTS names the parts (of those below; `soak` only runs when it is named), _SECONDS the length
 of one measurement, _ROUNDS how many of them make a median. `--beside CHECKOUT` compares with the gateway of
-another checkout of this project, which has an environment in its `.venv`.
+another checkout of this project, which has an environment in its `.venv`. Files are made below TMPDIR, which
+names the disk to measure.
 
     cd load && ../.venv/bin/python -m bench
 """
@@ -89,7 +90,8 @@ def main(other: Path | None) -> None:
             sections = uvloop.run(measure(names, setting, told))
     finally:
         shutil.rmtree(folder)
-    say(f"\n{markdown(goals(line for section in sections for line in section.lines))}\n")
+    if lines := [line for section in sections for line in section.lines]:
+        say(f"\n{markdown(goals(lines))}\n")
     say(f"Written: {RESULTS / 'bench.md'}")
 
 

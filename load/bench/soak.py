@@ -72,14 +72,14 @@ def section(seen: Sequence[float], seconds: float) -> Section:
     settled = median(parted(seen, SETTLED, SETTLED + TAIL))
     last = median(parted(seen, 1 - TAIL, 1))
     calls = f"{CALLS_PER_S} calls/s and {STREAMS_PER_S} streams/s"
-    what = f"RSS after {seconds / 60:.0f} minutes' soak"
+    what = f"RSS after {seconds / 60:g} minutes' soak"
     why = f"{settled:.1f} MB, then {last:.1f} MB; {calls}, sqlite"
     line = Line(what, f"flat (< {FLAT:g} times)", f"{last / settled:.3f} times", last < FLAT * settled, why)
     rows = [
         (f"{part:.0%} of the time", f"{median(parted(seen, part - 0.1, part)):.1f} MB")
         for part in (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
     ]
-    table = Table(f"The gateway's memory, {calls}, {seconds / 60:.0f} minutes", ("", "RSS"), rows)
+    table = Table(f"The gateway's memory, {calls}, {seconds / 60:g} minutes", ("", "RSS"), rows)
     return Section("soak", [line], [table], {"rss_mb": list(seen)})
 
 

@@ -7,10 +7,13 @@ gateway can do. All calls of one gateway are one user's, the worst case for a bu
 
 from __future__ import annotations
 
+import os
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from statistics import median
 
 from tally import read_rows
@@ -29,6 +32,7 @@ RATE = 200
 """Calls per second while latency is measured."""
 ROUNDS = 3
 STOP_S = 30.0
+FLUSHES, FLUSH_BYTES = 200, 4096
 
 SPOOLS = {
     "off": {"mode": "off"},
@@ -66,7 +70,9 @@ async def spool(setting: Setting) -> Section:
         figures = await compared(setting, "spool", [each.server for each in gateways], called)
         for each in gateways:
             await stop(each, called[each.server.name])
-    return section("spool", "What the spool's modes cost", figures)
+    found = section("spool", "What the spool's modes cost", figures)
+    floor = f"`fdatasync` of {FLUSH_BYTES} bytes on this disk: {flush_ms(setting.new_folder()):.2f} ms"
+    return replace(found, tables=[replace(each, notes=[floor]) for each in found.tables])
 
 
 async def budgets(setting: Setting) -> Section:
@@ -137,6 +143,18 @@ async def stop(gateway: Gateway, called: int) -> None:
     stored = len({row.id for row in read_rows(gateway.folder / "usage.db")})
     name = gateway.server.name
     assert (status, stored) == (0, called), f"{name}: exit status {status}, {stored} of {called} rows"
+
+
+def flush_ms(folder: Path) -> float:
+    """What the disk takes to keep a page for sure: the floor under `sync: full`."""
+    times = []
+    with (folder / "flush").open("wb", buffering=0) as file:
+        for _ in range(FLUSHES):
+            began = time.perf_counter()
+            file.write(bytes(FLUSH_BYTES))
+            os.fdatasync(file.fileno())
+            times.append((time.perf_counter() - began) * 1000)
+    return median(times)
 
 
 def section(name: str, title: str, figures: Mapping[str, Sequence[Figure]]) -> Section:
