@@ -1,7 +1,7 @@
 # The front door. Every target works on a bare machine: make and a Python from 3.11 on is all it takes.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test lint bench chaos clean
+.PHONY: help demo run test lint bench bench-peers chaos clean
 
 BIN := .venv/bin
 # The first Python that can build an environment; name another one with `make test PYTHON=...`.
@@ -12,7 +12,7 @@ PY = $(shell $(BIN)/python -c 'import sys; print("py%d%d" % sys.version_info[:2]
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /make \1 - /p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /make \1 - /p' Makefile
 
 demo: .venv/.installed ## a few hundred calls, SIGTERM in the middle, and the count of the rows
 	@$(BIN)/python load/demo.py
@@ -35,11 +35,12 @@ lint: .venv/.installed-dev ## style and types
 	$(BIN)/mypy
 	$(BIN)/mypy load
 
-bench: .venv/.installed-dev ## rows and calls per second on this machine
-	@$(BIN)/python load/bench.py
-	@$(BIN)/python load/bench_sinks.py
-	@$(BIN)/python load/bench_spool.py
-	@$(BIN)/python load/bench_budgets.py
+# Parts, seconds, rounds: TALLYGATE_BENCH_PARTS, _SECONDS, _ROUNDS; `soak` is a part that runs only when it is named.
+bench: .venv/.installed-dev ## the speed beside its yardsticks, side by side in one run
+	@cd load && ../$(BIN)/python -m bench
+
+bench-peers: ## nginx, Portkey and LiteLLM for make bench, each in a place of its own
+	@PYTHON=$(PYTHON) load/bench/install_peers.sh
 
 # Parts, minutes, sinks, seed: TALLYGATE_CHAOS_PARTS, _MINUTES, _SINKS, _SEED; TALLYGATE_KILLS; TALLYGATE_OUTAGE_S.
 chaos: .venv/.installed-dev ## gateways killed, cut off and filled up on every sink, for many minutes
@@ -47,7 +48,7 @@ chaos: .venv/.installed-dev ## gateways killed, cut off and filled up on every s
 	@$(BIN)/python load/chaos.py
 
 clean: ## remove what the other targets made
-	rm -rf .venv .tox .chaos .demo .run .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist reports *.egg-info
+	rm -rf .venv .tox .bench-peers .chaos .demo .run .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist reports *.egg-info
 
 .venv/.installed: setup.cfg pyproject.toml
 	@$(PYTHON) -c '$(CAN_BUILD)' 2>/dev/null || { echo "Tallygate needs Python 3.11 or newer with its\

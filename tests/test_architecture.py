@@ -35,7 +35,7 @@ DRIVERS = {
 }
 """Who may import each. The local files are SQLite's too, whatever the sink. any_llm is a provider's."""
 WITHOUT_ASYNCIO = ("backends.ledger", "backends.retry")
-NOT_BLACK_BOX = ("load.bench", "load.bench_sinks")
+NOT_BLACK_BOX = ("load.bench.core", "load.bench.drivers", "load.bench.sinks", "load.bench.stopping")
 """Programs in load/ that measure our own parts; all others talk to the gateway from outside."""
 
 Sources = Mapping[str, str]
