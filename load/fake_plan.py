@@ -11,6 +11,8 @@ from typing import Any, TextIO
 from fake_bodies import bad_request
 
 ERRORS = (500, 503, 429)
+LATER = ("finished", "took_ms")
+"""Members of a call that nobody knows before it was answered."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ class Plan:
 
 @dataclass
 class Seen:
-    """One call in the list. ``finished``: the whole answer, good or bad, was handed to the connection."""
+    """One call in the list. ``finished``: the whole answer, good or bad, was handed to the connection;
+    ``took_ms``: how long that was after its arrival."""
 
     number: int
     request_id: str | None
@@ -65,6 +68,7 @@ class Seen:
     completion_tokens: int
     no_usage: bool
     finished: bool = False
+    took_ms: float | None = None
 
 
 @dataclass
@@ -77,7 +81,7 @@ class Calls:
     def add(self, call: Seen) -> None:
         self.seen.append(call)
         if self.file is not None:
-            line = {name: value for name, value in vars(call).items() if name != "finished"}
+            line = {name: value for name, value in vars(call).items() if name not in LATER}
             self.file.write(json.dumps(line) + "\n")
             self.file.flush()
 

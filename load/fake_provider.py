@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 from fake_bodies import bad_request, check_headers, error, first, read_body, words
 from fake_plan import Calls, Options, Plan, Seen, plan_of
 from fake_shapes import SHAPES, Body, Told
@@ -39,11 +40,12 @@ WORDS = ("one", "row", "for", "each", "call")
 
 OPTIONS = web.AppKey("options", Options)
 CALLS = web.AppKey("calls", Calls)
+CALL = web.RequestKey("call", Seen)
 
 
 def make_app(options: Options | None = None, calls_file: TextIO | None = None) -> web.Application:
     """The provider as an application, to be served by whoever wants it."""
-    app = web.Application(client_max_size=64 * 1024 * 1024)
+    app = web.Application(client_max_size=64 * 1024 * 1024, middlewares=[timed])
     app[OPTIONS] = options or Options()
     app[CALLS] = Calls(calls_file)
     app.router.add_post("/v1/chat/completions", chat_completions)
@@ -53,6 +55,16 @@ def make_app(options: Options | None = None, calls_file: TextIO | None = None) -
     app.router.add_get("/v1/models", models)
     app.router.add_get("/calls", calls)
     return app
+
+
+@web.middleware
+async def timed(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Each call in the list knows what it took here, so that others can tell the gateway's share."""
+    began = time.perf_counter()
+    response = await handler(request)
+    if (call := request.get(CALL)) is not None:
+        call.took_ms = round((time.perf_counter() - began) * 1000, 3)
+    return response
 
 
 async def chat_completions(request: web.Request) -> web.StreamResponse:
@@ -207,6 +219,7 @@ def _arrived(request: web.Request, body: dict[str, Any], prompt: int, completion
         no_usage=plan.no_usage,
     )
     request.app[CALLS].add(call)
+    request[CALL] = call
     return call, plan
 
 

@@ -206,7 +206,7 @@ async def test_every_call_is_listed_in_order_and_has_its_line_in_the_file(start:
         ("r3", None, "/v1/embeddings", False),
     ]
     assert [(call["prompt_tokens"], call["completion_tokens"]) for call in calls] == [(5, 3), (5, 5), (2, 0)]
-    assert all(call.pop("finished") for call in calls)
+    assert all(call.pop("finished") and call.pop("took_ms") >= 0 for call in calls)
     assert [json.loads(line) for line in file.getvalue().splitlines()] == calls
 
 

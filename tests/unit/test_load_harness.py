@@ -1,0 +1,150 @@
+"""The load harness reads its variables as it says, adds up what it is given, and passes over no bad line."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+LOAD = Path(__file__).parents[2] / "load"
+
+
+@pytest.fixture
+def part(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """``part(name)``: a module of the harness."""
+    monkeypatch.syspath_prepend(LOAD)
+    return lambda name: importlib.import_module(f"harness.{name}")
+
+
+# --- settings
+
+
+def test_variables_are_those_of_the_pull_request(part: Any) -> None:
+    variables = {
+        "GATEWAY_PORT": "4001",
+        "FAKE_PORT": "9998",
+        "WORKERS": "2",
+        "VUS": "50",
+        "DURATION": "1m30s",
+        "BUDGET_STRATEGY": "cas",
+        "LOG_WRITER_STRATEGY": "single:postgres",
+        "RNG_SEED": "7",
+        "FAKE_DELAY_MS": "10",
+        "RESULTS_DIR": "there",
+    }
+
+    settings = part("settings").from_environment(variables)
+
+    assert (settings.gateway_port, settings.fake_port, settings.workers, settings.vus) == (4001, 9998, 2, 50)
+    assert (settings.duration_s, settings.budget_strategy, settings.rng_seed) == (90.0, "cas", 7)
+    assert (settings.log_writer, settings.fake_delay_ms) == ("single:postgres", 10.0)
+    assert settings.results_dir == Path("there")
+
+
+def test_defaults_are_those_of_the_pull_request_with_a_provider_that_takes_its_time(part: Any) -> None:
+    settings = part("settings").from_environment({})
+
+    assert (settings.gateway_port, settings.fake_port, settings.workers, settings.vus) == (4000, 9999, 1, 100)
+    assert (settings.duration_s, settings.rng_seed, settings.log_writer) == (30.0, 42, "batch:sqlite")
+    assert (settings.fake_delay_ms, settings.fake_jitter_sigma > 0) == (200.0, True)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "url", "found"),
+    [
+        ("batch", None, ("batch", "sqlite")),
+        ("single", None, ("single", "sqlite")),
+        ("clickhouse", None, ("batch", "clickhouse")),
+        ("single:mongo", None, ("single", "mongo")),
+        ("batch", "postgresql://u@h/d", ("batch", "postgres")),
+        ("single:clickhouse", "https://h:8443", ("single", "clickhouse")),
+    ],
+)
+def test_sink_is_the_one_named_or_that_of_the_url(
+    part: Any, wanted: str, url: str | None, found: tuple[str, str]
+) -> None:
+    assert part("settings").log_writer_of(wanted, url) == found
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"LOG_WRITER_STRATEGY": "noop"},
+        {"LOG_WRITER_STRATEGY": "batch:memory"},
+        {"LOG_WRITER_STRATEGY": "batch:mongo", "TEST_DATABASE_URL": "postgresql://h/d"},
+        {"DURATION": "soon"},
+        {"VUS": "0"},
+        {"GATEWAY_PORT": "70000"},
+    ],
+)
+def test_variable_that_cannot_be_used_is_named(part: Any, variables: dict[str, str]) -> None:
+    settings = part("settings")
+
+    with pytest.raises(settings.SettingsWrong, match=next(iter(variables))):
+        settings.from_environment(variables)
+
+
+def test_address_of_the_database_is_in_no_result(part: Any) -> None:
+    settings = part("settings").from_environment({"TEST_DATABASE_URL": "postgresql://u:secret@h/d"})
+
+    assert "secret" not in json.dumps(settings.told())
+
+
+# --- numbers
+
+
+def test_percentiles_are_values_that_were_there(part: Any) -> None:
+    found = part("numbers").percentiles(range(1, 1001))
+
+    assert found == {"p50": 500, "p95": 950, "p99": 990, "p99.9": 999, "max": 1000}
+    assert part("numbers").percentiles([]) is None
+
+
+def test_scenario_is_measured_over_its_own_time_from_when_calls_were_due(part: Any) -> None:
+    call = part("calls").Call
+    calls = [
+        call(
+            "fast", f"f{number}", outcome="answered", due_ms=number * 10, sent_ms=number * 10 + 2, done_ms=500
+        )
+        for number in range(50)
+    ]
+    calls += [call("late", "l", outcome="broken", due_ms=60_000.0, sent_ms=60_000.0, done_ms=61_000.0)]
+
+    found = part("numbers").by_scenario(calls, {"f0": 398.0})
+
+    assert list(found) == ["fast", "late"]
+    assert (found["fast"]["per_second"], found["fast"]["seconds"], found["late"]["failed"]) == (100.0, 0.5, 1)
+    assert found["fast"]["latency_ms"]["max"] == 500
+    assert found["fast"]["overhead_ms"]["p50"] == 100
+
+
+# --- files
+
+
+def test_line_that_is_no_call_is_not_passed_over(part: Any, tmp_path: Path) -> None:
+    path = tmp_path / "calls.jsonl"
+    path.write_text('{"scenario": "a", "request_id": "r", "promised": "id"}\n{"scenario": "a", "requ')
+
+    with pytest.raises(ValueError, match="line 2"):
+        list(part("calls").read_calls(path))
+
+
+def test_k6_that_tells_of_fewer_calls_than_it_made_is_a_problem(part: Any) -> None:
+    k6 = part("k6")
+    call = part("calls").Call("a", "r")
+
+    assert k6.K6Run([call], iterations=1, dropped=0).problems() == []
+    assert k6.K6Run([call], iterations=2, dropped=0).problems() != []
+
+
+def test_page_is_made_of_one_commit_alone(part: Any, tmp_path: Path) -> None:
+    table = part("table")
+    for number in range(2):
+        result = {"versions": {"commit": f"c{number}"}, "part": "k6", "sink": "sqlite", "strategy": "batch"}
+        (tmp_path / f"{number}.json").write_text(json.dumps({"label": str(number), **result}))
+
+    with pytest.raises(table.SeveralCommits, match=r"c0, c1"):
+        table.write_page(tmp_path)
