@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from .figures import Rate, against, busy, is_saturated, load_busy, middle, per_cpu_s, per_s
 from .generator import Load
-from .ours import FAST, Variant, gateway
+from .ours import Variant, gateway
 from .servers import Server, provider
 from .setting import MISSING, Setting, postgres
 from .table import Line, Section, Table, at_least, below, not_measured, number
@@ -20,7 +20,6 @@ from .yardsticks import BARE, LITELLM, PORTKEY, YARDSTICKS, LeftOut, bare
 Rates: TypeAlias = Mapping[str, Sequence[Rate]]
 
 SQLITE, POSTGRES = "gateway, sqlite", "gateway, postgres"
-FAST_SQLITE, FAST_POSTGRES = "gateway, sqlite, `fast`", "gateway, postgres, `fast`"
 NOOP, WRITE_AHEAD = "gateway, noop", "gateway, sqlite, write_ahead"
 VARIANTS = (
     Variant(SQLITE),
@@ -28,9 +27,12 @@ VARIANTS = (
     Variant(NOOP, "noop"),
     Variant(WRITE_AHEAD, spool={"mode": "write_ahead"}),
 )
-FAST_VARIANTS = (Variant(FAST_SQLITE), Variant(FAST_POSTGRES, "batch:postgres"))
 PEER_GOALS = {PORTKEY: (4.0, 7.0), LITELLM: (35.0, 60.0)}
 """How many times their calls; with `fast`."""
+FAST_LEFT_OUT = (
+    "there is no such extra: pyreqwest 0.15.1, the client that came nearest, made plain calls 1.1 to 1.27"
+    " times as fast and streams 1.3 to 4.3 times as dear, and failed 4 of 68 tests of the provider's client"
+)
 REFERENCE_PER_S, REFERENCE_GOALS = 30.0, (120.0, 200.0)
 """The reference gateway with its batch writer, as its own figures have it."""
 NOT_FULL = (
@@ -68,8 +70,7 @@ async def started(stack: AsyncExitStack, setting: Setting, left_out: dict[str, s
             left_out[name] = str(error)
             say(f"  left out: {error}")
     databases = await stack.enter_async_context(postgres())
-    variants = VARIANTS if FAST is None else (*VARIANTS, *(each.faster(FAST) for each in FAST_VARIANTS))
-    for variant in variants:
+    for variant in VARIANTS:
         if variant.wants_postgres and databases is None:
             left_out[variant.name] = MISSING
             continue
@@ -87,14 +88,12 @@ def lines(rates: Rates, left_out: Mapping[str, str]) -> list[Line]:
     found = [
         compared(rates, left_out, f"{what}, sqlite", 0.75, SQLITE, BARE),
         compared(rates, left_out, f"{what}, postgres", 0.75, POSTGRES, BARE),
-        compared(rates, left_out, f"{what}, sqlite, `fast`", 1.3, FAST_SQLITE, BARE),
-        compared(rates, left_out, f"{what}, postgres, `fast`", 1.3, FAST_POSTGRES, BARE),
+        not_measured(f"{what}, both with `fast`", ">= 1.30", FAST_LEFT_OUT),
     ]
     for peer, (goal, fast_goal) in PEER_GOALS.items():
         found.append(compared(rates, left_out, f"against {peer}", goal, SQLITE, peer))
-        found.append(compared(rates, left_out, f"against {peer}, `fast`", fast_goal, FAST_SQLITE, peer))
-    found.append(against_reference(rates, left_out, "", REFERENCE_GOALS[0], SQLITE))
-    found.append(against_reference(rates, left_out, ", `fast`", REFERENCE_GOALS[1], FAST_SQLITE))
+        found.append(not_measured(f"against {peer}, `fast`", f">= {number(fast_goal)}", "as above"))
+    found += against_reference(rates)
     found.append(compared(rates, left_out, "logging on against `noop`", 0.9, SQLITE, NOOP))
     found.append(compared(rates, left_out, "`write_ahead` against `noop`", 0.75, WRITE_AHEAD, NOOP))
     found.append(memory(rates))
@@ -112,12 +111,15 @@ def compared(
     return at_least(what, goal, ratio.value, why=f"by {ratio.by}")
 
 
-def against_reference(rates: Rates, left_out: Mapping[str, str], suffix: str, goal: float, ours: str) -> Line:
-    what = f"against the reference gateway's own figure, 0.03k calls/s{suffix}"
-    if ours not in rates:
-        return not_measured(what, f">= {number(goal)}", left_out.get(ours, "not built"))
-    why = "by calls/s; its figure is from another machine"
-    return at_least(what, goal, middle(rates[ours], per_s) / REFERENCE_PER_S, why=why)
+def against_reference(rates: Rates) -> list[Line]:
+    """Beside a figure from another machine."""
+    what = "against the reference gateway's own figure, 0.03k calls/s"
+    goal, fast_goal = REFERENCE_GOALS
+    reached = middle(rates[SQLITE], per_s) / REFERENCE_PER_S
+    return [
+        at_least(what, goal, reached, why="by calls/s; its figure is from another machine"),
+        not_measured(f"{what}, `fast`", f">= {number(fast_goal)}", "as above"),
+    ]
 
 
 def memory(rates: Rates) -> Line:

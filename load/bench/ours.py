@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,6 @@ from .servers import KEY, Server
 
 PRICE = {"input_per_million": 0.15, "output_per_million": 0.60, "cached_input_per_million": 0.075}
 BUDGET_USD = 1000
-FAST: Mapping[str, Any] | None = None
-"""A provider's settings that ask for the client of the extra `fast`; None: not built, or not installed."""
 
 
 @dataclass(frozen=True)
@@ -36,17 +34,12 @@ class Variant:
     store: str = "sqlite"
     has_key: bool = True
     workers: int = 1
-    provider: Mapping[str, Any] = field(default_factory=dict)
     python: str = sys.executable
 
     @property
     def wants_postgres(self) -> bool:
         """Whether anything of it is kept in PostgreSQL."""
         return self.store == "postgres" or self.writer.endswith(":postgres")
-
-    def faster(self, settings: Mapping[str, Any]) -> Variant:
-        """The same with other ``settings`` of its provider."""
-        return replace(self, provider=settings)
 
 
 @dataclass(frozen=True)
@@ -84,7 +77,7 @@ def written(settings: Mapping[str, Any], folder: Path) -> Path:
 
 def configuration(variant: Variant, folder: Path, provider_url: str, dsn: str) -> dict[str, Any]:
     """What the gateway reads: authentication, a price, the writer."""
-    local = {"type": "openai", "base_url": f"{provider_url}/v1", "api_key": "none", **variant.provider}
+    local = {"type": "openai", "base_url": f"{provider_url}/v1", "api_key": "none"}
     sinks: dict[str, Any] = {"sqlite": {"path": str(folder / "usage.db")}}
     if variant.writer.endswith(":postgres"):
         sinks["postgres"] = {"dsn": dsn}
