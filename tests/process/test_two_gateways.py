@@ -32,9 +32,9 @@ ONCE_PER_STORE = pytest.mark.parametrize(
     indirect=True,
 )
 CACHE_S = 0.3
-USERS = ("u", *(f"u{n}" for n in range(1, 20)))
-EACH = 8
-ROOM = 4
+USERS = ("u", *(f"u{n}" for n in range(1, 10)))
+EACH = 5
+ROOM = 2
 """Of the ``EACH`` calls of each of the ``USERS``."""
 CLIENTS = 12
 
@@ -46,7 +46,7 @@ def sections(durable, accounts, tmp_path):
     def of(name: str, **more: Any) -> dict[str, Any]:
         return {
             **durable.strategy(),
-            **accounts.sections(cache_s=CACHE_S),
+            **accounts.sections(cache_s=CACHE_S, timeout_s=LONG_S),
             "spool": {"mode": "write_ahead", "path": str(tmp_path / "data" / f"spool-{name}")},
             **more,
         }
