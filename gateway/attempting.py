@@ -112,7 +112,7 @@ class Attempts:
                 events = await own.enter_async_context(opening)
             stream = WatchedStream(events, ticket, self._plan, first_by)
             if self._plan.has_more:
-                await stream.begin()
+                await stream.begin(self._call.see)
             await resources.enter_async_context(own.pop_all())
             return stream
 

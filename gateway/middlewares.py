@@ -125,7 +125,8 @@ def _to_nobody(request: web.Request) -> web.StreamResponse:
 
 def _known(request: web.Request, error: Exception) -> GatewayError | None:
     if isinstance(error, GatewayError):
-        return error
+        # Its traceback leads to the frame that keeps it, a cycle with the request and its whole body in it.
+        return error.with_traceback(None)
     if isinstance(error, StoreUnavailable):
         request.app[ACCESS].health.failed(error)
         return StoreDown()

@@ -23,7 +23,7 @@ class EventTooLarge(Exception):
 
 
 class SseParser:
-    """The state between two chunks of one stream. Synchronous; not to be used after it raised."""
+    """The state between two chunks of one stream. Synchronous; once it raised, it raises every time."""
 
     def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         self._max_event_bytes = max_event_bytes

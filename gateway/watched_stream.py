@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
@@ -36,12 +36,16 @@ class WatchedStream:
         events, self._first = self._first, []
         return events or await self._read()
 
-    async def begin(self) -> None:
-        """Wait for the first event, which is kept for the reader. Raises ``ProviderError``, also for a
-        failure that the event tells of."""
+    async def begin(self, see: Callable[[Event], object]) -> None:
+        """Wait for the first event, which is kept for the reader with all that came with it. Raises
+        ``ProviderError``, also for a failure that one of them tells of: ``see`` has those up to it, which
+        nobody else will read."""
         events = await self._read()
-        if events[0].is_error:
-            raise failure_in(events[0])
+        for number, event in enumerate(events, 1):
+            if event.is_error:
+                for each in events[:number]:
+                    see(each)
+                raise failure_in(event)
         self._first = events
 
     async def _read(self) -> list[Event]:

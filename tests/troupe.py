@@ -66,6 +66,13 @@ async def begins_with_an_error(stage, request, is_stream):
     return await _streamed(request, b"data: " + json.dumps(error).encode() + b"\n\n")
 
 
+async def fails_behind_its_first_word(stage, request, is_stream):
+    """Streams a word with its counts, and in the same breath that it has failed."""
+    error = {"error": {"message": "overloaded", "type": "server_error"}}
+    said = (stage.chunk("tuna"), stage.usage(*COUNTS), b"data: " + json.dumps(error).encode() + b"\n\n")
+    return await _streamed(request, b"".join(said))
+
+
 async def hangs_up(stage, request, is_stream):
     """Closes the connection."""
     request.transport.close()

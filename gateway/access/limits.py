@@ -15,6 +15,7 @@ from typing import Final, Literal, TypeAlias
 from backends import ApiKey, UsageRecord, User
 
 from ..errors import RateLimited
+from ..token_usage import total
 from .windows import LENGTH_S, Charge, Window
 
 Unit: TypeAlias = Literal["requests", "tokens"]
@@ -73,8 +74,11 @@ class Admission:
     def hear(self, record: UsageRecord) -> None:
         """The call has ended with this row. One that nobody counted keeps its estimate if its client left:
         the provider may have done all of it."""
-        if record.total_tokens is not None:
-            self.settle(record.total_tokens)
+        counted = record.total_tokens
+        if counted is None:  # some providers count both parts and never say their sum
+            counted = total(record.prompt_tokens, record.completion_tokens)
+        if counted is not None:
+            self.settle(counted)
         elif record.status != "cancelled":
             self.settle(0)
 

@@ -65,8 +65,10 @@ class SseStream:
             return self._let_go(error)
         try:
             raws = self._parser.feed(chunk) if chunk else self._last_event()
-        except EventTooLarge:
-            raise ProviderMalformed("An event of the provider's stream is too large.") from None
+        except EventTooLarge as error:
+            if self._held is None:
+                raise ProviderMalformed("An event of the provider's stream is too large.") from None
+            return self._let_go(error)
         events = self._understood(raws)
         if not chunk and self._held is not None:
             events.append(self._held)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from random import Random
 
 from ..providers.errors import ProviderError
@@ -51,6 +51,7 @@ class Plan:
         self._stream = False
         self._tries: Counter[str] = Counter()
         self._unfit: set[str] = set()
+        self._rests_until: dict[str, datetime] = {}
         self._next: Target = model.targets[0]
 
     @property
@@ -94,6 +95,7 @@ class Plan:
         """The attempt of ``ticket`` failed."""
         if is_fault(error):
             ticket.fail(rest_s(error, now))
+            self._let_rest(self._next.key, rest_s(error, now), now)
         elif error.was_asked:
             ticket.succeed()
         else:  # it says nothing of the target, but that this call cannot go there
@@ -104,11 +106,16 @@ class Plan:
         target = self._pick() if is_tried_again(error) else None
         if target is None:
             return None
-        rest = rest_s(error, now) if target is self._next else 0.0
-        if rest > LONGEST_REST_S:
-            return None
         self._next = target
-        return Step(pause_s(self._tries[target.key], rest, self._rng))
+        rest = self._rests_until.get(target.key, now) - now
+        return Step(pause_s(self._tries[target.key], max(0.0, rest.total_seconds()), self._rng))
+
+    def _let_rest(self, key: str, seconds: float, now: datetime) -> None:
+        """What the provider asked for binds this call, whether or not the target cools down for it."""
+        if seconds > LONGEST_REST_S:
+            self._unfit.add(key)
+        else:
+            self._rests_until[key] = now + timedelta(seconds=seconds)
 
     def _candidates(self) -> list[Target]:
         targets = self._targets if self._left > 0 else ()

@@ -67,7 +67,8 @@ class ChatEvents:
         if kind == "content_block_delta":
             return self._piece(str(payload.get("index")), an_object(payload.get("delta")))
         if kind == "message_delta":
-            return _choice({}, _reason(an_object(payload.get("delta"))))
+            delta = an_object(payload.get("delta"))
+            return _choice({}, _reason(delta) if delta.get("stop_reason") else None)
         return None
 
     def _begun(self, index: str, block: Json) -> Json | None:

@@ -64,7 +64,9 @@ def _check(chat: Mapping[str, Any]) -> None:
 
 
 def _max_tokens(chat: Mapping[str, Any]) -> Any:
-    return chat.get("max_completion_tokens") or chat.get("max_tokens") or DEFAULT_MAX_TOKENS
+    """None at all is for the provider to refuse: money was held for what the client said."""
+    wishes = (chat.get("max_completion_tokens"), chat.get("max_tokens"), DEFAULT_MAX_TOKENS)
+    return next(each for each in wishes if each is not None)
 
 
 # --- who said what

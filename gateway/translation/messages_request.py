@@ -58,9 +58,10 @@ def _assistant(content: list[Json]) -> Json:
 
 
 def _user(content: list[Json]) -> list[Json]:
-    """What tools gave comes first, each by itself; pictures in it can only be the user's."""
+    """What tools gave comes first, each by itself; what is no text in it can only be the user's."""
     results = _of(content, "tool_result")
-    shown = [block for each in results for block in _of(parts_of(each.get("content")), "image")]
+    given = [block for each in results for block in parts_of(each.get("content"))]
+    shown = [block for block in given if block.get("type") != "text"]
     rest = [block for block in content if block.get("type") != "tool_result"]
     parts = [_part(block) for block in (*shown, *rest)]
     told = [_tool_message(each) for each in results]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from io import BytesIO
 
 import pytest
-from aiohttp import FormData
+from aiohttp import FormData, web
 from letting_in import make_user
 
 from gateway.keys import STORE, WRITER
@@ -55,6 +56,7 @@ def embed(**members):
 
 
 GOOD = json.dumps(chat()).encode()
+REFUSALS = 10
 DEEP = b"[" * 100_000 + b"]" * 100_000
 
 
@@ -301,3 +303,26 @@ async def test_stream_options_are_never_too_deep_once_the_call_has_begun(gateway
 
     assert statuses == {200, 400}
     assert {row.status for row in await gateway.rows()} == {"success"}
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status"),
+    [
+        (chat(model="stage"), {}, 404),
+        (chat(messages=[]), {}, 400),
+        (b"{", {}, 400),
+        (chat(), {"Authorization": "Bearer tg-nobody"}, 401),
+    ],
+)
+async def test_what_is_refused_is_forgotten_at_once(gateway, body, headers, status):
+    """Its body is as large as it likes, and the collector that looks for cycles comes late."""
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(REFUSALS):
+            assert (await gateway.post(body, **headers)).status == status
+        left = sum(isinstance(each, web.Request) for each in gc.get_objects())
+    finally:
+        gc.enable()
+
+    assert left < REFUSALS / 2, "only the last ones, which their connection still knows"

@@ -13,6 +13,7 @@ from troupe import (
     ask,
     begins_with_an_error,
     breaks_off,
+    fails_behind_its_first_word,
     hangs,
     hangs_in_its_stream,
     hangs_up,
@@ -173,6 +174,19 @@ async def test_once_the_client_has_a_byte_nothing_is_tried_again(cast):
     assert response.status == 200 and "swordfish" in text and "provider_stream_cut" in text
     assert troupe.attempts("b") == []
     assert told(await gateway.rows()) == [("error", "stage", "a", 200, "provider_error")]
+
+
+async def test_a_failure_that_comes_with_the_first_events_is_hidden_and_what_they_cost_is_not(cast):
+    parts = {"a": fails_behind_its_first_word, "b": well}
+    gateway, _ = await cast(parts, named("a", fallbacks=["b"], retries=0))
+
+    response = await ask(gateway, stream=True)
+
+    text = await response.text()
+    assert response.status == 200 and "swordfish" in text and "tuna" not in text and "error" not in text
+    (call,), (hidden,) = parted(await gateway.rows())
+    assert (call.status, call.model, call.cost) == ("success", "b", COST)
+    assert (hidden.model, hidden.usage_source, hidden.cost) == ("a", "partial", COST)
 
 
 async def test_a_call_without_another_way_has_its_head_before_the_first_event(cast):

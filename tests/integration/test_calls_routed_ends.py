@@ -10,6 +10,7 @@ from troupe import (
     PRICE,
     Troupe,
     ask,
+    fails_behind_its_first_word,
     is_good,
     named,
     parted,
@@ -153,6 +154,20 @@ async def test_the_money_is_held_for_the_dearest_target_and_settled_once(cast, b
     assert (user.spent_nano, user.reserved_nano) == (4_300_000, 0)
     assert sum(row.cost for row in rows if row.cost) * 10**9 == user.spent_nano
     assert gateway.app[SETTLEMENTS] is not None
+
+
+async def test_what_a_hidden_attempt_cost_is_charged_too(cast, budgeted):
+    gateway = await budgeted(
+        models=named("a", fallbacks=["b"], retries=0), pricing={"stage:a": PRICE, "stage:b": PRICE}
+    )
+    Troupe(gateway.stage, a=fails_behind_its_first_word, b=well)
+
+    assert await is_good(await ask(gateway, user="u", max_tokens=4, stream=True))
+
+    await gateway.settled()
+    user = await gateway.app[STORE].get(User, "u")
+    assert (user.spent_nano, user.reserved_nano) == (2 * 43_000, 0)
+    assert sum(row.cost for row in await gateway.rows()) * 10**9 == user.spent_nano
 
 
 async def test_where_unpriced_models_are_refused_a_name_goes_to_its_priced_ones(cast):

@@ -32,7 +32,10 @@ ONCE_PER_STORE = pytest.mark.parametrize(
     indirect=True,
 )
 CACHE_S = 0.3
-ROOM = 12
+USERS = ("u", *(f"u{n}" for n in range(1, 10)))
+EACH = 5
+ROOM = 2
+"""Of the ``EACH`` calls of each of the ``USERS``."""
 CLIENTS = 12
 
 
@@ -43,7 +46,7 @@ def sections(durable, accounts, tmp_path):
     def of(name: str, **more: Any) -> dict[str, Any]:
         return {
             **durable.strategy(),
-            **accounts.sections(cache_s=CACHE_S),
+            **accounts.sections(cache_s=CACHE_S, timeout_s=LONG_S),
             "spool": {"mode": "write_ahead", "path": str(tmp_path / "data" / f"spool-{name}")},
             **more,
         }
@@ -147,26 +150,42 @@ async def test_keys_and_prices_of_one_are_the_others(durable, accounts, serve, s
 async def test_both_spend_one_budget_and_tell_the_same(
     durable, accounts, serve, sections, run, tmp_path
 ) -> None:
+    """Many users, as each is one chance alone that both gateways see the last room at once."""
+    refused = EACH - ROOM
     await accounts.allow(calls=ROOM)
     async with (
         shared(serve(**sections("one"))) as one,
         shared(serve(**sections("other"))) as other,
         in_front_of(one, other) as (front, balancer),
     ):
-        calls = [status_of(front.chat(user="u", tokens=TOKENS, stream=n % 2 == 0)) for n in range(40)]
+        for user in USERS[1:]:
+            await asked(one, "POST", "/v1/users", user_id=user, budget_id="b")
+        askers = [(user, n % 2 == 0) for user in USERS for n in range(EACH)]
+        calls = [
+            status_of(front.chat(user=user, tokens=TOKENS, stream=is_streamed))
+            for user, is_streamed in askers
+        ]
 
-        assert Counter(await asyncio.gather(*calls)) == {200: ROOM, 403: 40 - ROOM}
+        statuses = await asyncio.gather(*calls)
+
+        outcomes = Counter((user, status) for (user, _), status in zip(askers, statuses, strict=True))
+        assert outcomes == {
+            (user, status): count for user in USERS for status, count in ((200, ROOM), (403, refused))
+        }
         assert all(balancer.taken.values())
         await accounts.show(ROOM * HELD_NANO, 0)
         for gateway in (one, other):
             await gateway.ledger_shows(queued=0, in_flight=0)
-        for question in ("/v1/usage?limit=100", "/v1/usage/summary?group_by=status,user_id"):
+        for question in ("/v1/usage?limit=1000", "/v1/usage/summary?group_by=status,user_id"):
             assert await asked(one, "GET", question) == await asked(other, "GET", question)
         assert await stopped(one, other) == {0}
     rows = await durable.rows()
-    assert Counter(row.status for row in rows) == {"success": ROOM, "rejected": 40 - ROOM}
+    assert Counter(row.status for row in rows) == {
+        "success": ROOM * len(USERS),
+        "rejected": refused * len(USERS),
+    }
     assert {row.boot_id for row in rows} == {each.report["boot_id"] for each in (one, other)}
-    assert await audited(run, tmp_path) == (0, _whole(boots=2, rows=40), set())
+    assert await audited(run, tmp_path) == (0, _whole(boots=2, rows=len(askers)), set())
 
 
 def _whole(boots: int, rows: int) -> dict[str, int]:

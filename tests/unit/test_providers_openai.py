@@ -16,6 +16,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from pydantic import SecretStr
 
+from gateway.formats.plain import IMAGES
 from gateway.providers import openai as openai_module
 from gateway.providers.base import Event, Payload, Provider
 from gateway.providers.errors import (
@@ -516,6 +517,23 @@ async def test_an_event_over_the_bound_is_malformed(serve: Serve) -> None:
     handler = streams(b"data: a\n\n", *[b"x" * 65536] * 17)
     async with provider_at(await serve(handler)) as provider:
         assert isinstance(await failure_of(collect(provider.stream(CHAT, EMPTY))), ProviderMalformed)
+
+
+async def test_the_counts_before_an_event_over_the_bound_are_not_lost(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(IMAGES), "max_event_bytes", 1000)
+    usage = {"input_tokens": 3, "output_tokens": 2, "total_tokens": 5}
+    told = json.dumps({"type": "image_generation.completed", "usage": usage}).encode()
+    handler = streams(b"data: " + told + b"\n\n" + b"data: " + b"x" * 2000)
+    given: list[Event] = []
+    async with provider_at(await serve(handler)) as provider:
+        with pytest.raises(ProviderMalformed):
+            async with provider.stream("/v1/images/generations", EMPTY) as stream:
+                async for events in stream:
+                    given += events
+
+    assert [(each.usage, each.is_done) for each in given] == [(TokenUsage(3, 2, 5), False)]
 
 
 async def test_a_cancelled_read_loses_no_event(serve: Serve) -> None:

@@ -176,12 +176,15 @@ def test_a_call_that_ends_after_its_minute_changes_nothing(limits, hand) -> None
         ({"status": "error", "total_tokens": None}, "100"),
         ({"status": "rejected", "total_tokens": None}, "100"),
         ({"status": "success", "total_tokens": None}, "100"),
+        ({"status": "success", "total_tokens": None, "prompt_tokens": 20, "completion_tokens": 10}, "70"),
+        ({"status": "cancelled", "total_tokens": None, "prompt_tokens": 30}, "70"),
     ],
 )
 def test_the_row_says_how_many_tokens_a_call_took(limits, row, remaining) -> None:
     admission = limits.admit([tokens(100)], 60)
 
-    admission.hear(structs.replace(make_record(), **row))
+    unknown = {"prompt_tokens": None, "completion_tokens": None}
+    admission.hear(structs.replace(make_record(), **{**unknown, **row}))
 
     assert admission.headers()["x-ratelimit-remaining-tokens"] == remaining
 

@@ -201,6 +201,29 @@ def test_a_rest_that_is_too_long_ends_the_call():
     assert plan.after(refused(429, "3600"), NOW) is None
 
 
+def test_a_rest_that_is_too_long_leaves_the_fallbacks():
+    plan = begun(router(targets=targets(a=1), fallbacks=(target("q:x"),), retries=2, cooldown_s=0))
+
+    assert walk(plan, refused(429, "3600")) == ["p:a", "q:x"]
+
+
+def test_no_target_is_tried_again_by_the_call_that_it_asked_for_a_long_rest():
+    plan = begun(router(targets=targets(a=1, b=1), retries=5))
+
+    assert walk(plan, refused(429, "3600")) == ["p:a", "p:b"]
+
+
+def test_a_rest_is_kept_also_when_another_target_was_tried_meanwhile():
+    plan = begun(router(targets=targets(a=9, b=1), retries=2, cooldown_s=0))
+    for key, error in (("p:a", refused(429, "8")), ("p:b", OUTAGE)):
+        with plan.start() as ticket:
+            assert plan.route.price_key == key
+            plan.heed(ticket, error, NOW)
+        step = plan.after(error, NOW)
+
+    assert plan.route.price_key == "p:a" and step.pause_s >= 8
+
+
 def test_where_a_call_may_not_go_is_left_out_unless_it_is_everywhere():
     plan = router(targets=targets(a=1, b=1), fallbacks=(target("q:x"),)).plan("fast")
     plan.keep(lambda route: route.price_key == "q:x")

@@ -48,6 +48,10 @@ def text(said: str) -> dict[str, Any]:
     return {"type": "text", "text": said}
 
 
+def result(*content: Any) -> dict[str, Any]:
+    return {"type": "tool_result", "tool_use_id": "c1", "content": list(content)}
+
+
 # --- a chat completion becomes messages
 
 
@@ -88,6 +92,8 @@ def test_a_conversation_with_images_and_tools_becomes_messages() -> None:
     [
         ({}, {"max_tokens": 8192}),
         ({"max_tokens": 5}, {"max_tokens": 5}),
+        ({"max_tokens": 0}, {"max_tokens": 0}),
+        ({"max_tokens": 5, "max_completion_tokens": None}, {"max_tokens": 5}),
         ({"stop": "x"}, {"stop_sequences": ["x"]}),
         ({"stop": ["x", "y"]}, {"stop_sequences": ["x", "y"]}),
         ({"temperature": 1.5}, {"temperature": 1}),
@@ -164,6 +170,20 @@ def test_an_answer_in_messages_becomes_a_chat_completion() -> None:
     }
 
 
+def test_a_stream_of_messages_has_ended_when_it_says_why() -> None:
+    """Of its ``message_delta`` events, one may tell counts alone."""
+    deltas = [{"stop_reason": None}, {"stop_reason": "tool_use"}]
+    carried = [{"type": "message_delta", "delta": each, "usage": {"output_tokens": 4}} for each in deltas]
+    translation = ChatEvents()
+
+    raws = [f"event: message_delta\ndata: {json.dumps(each)}\n\n".encode() for each in carried]
+    told = [each for raw in raws for each in translation.events(MESSAGES.read_event(raw, ""))]
+
+    chunks = [json.loads(each.raw.removeprefix(b"data: ")) for each in told]
+    assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == [None, "tool_calls"]
+    assert [each.usage.completion_tokens for each in told if each.usage] == [4, 4]
+
+
 # --- messages become a chat completion
 
 
@@ -197,6 +217,24 @@ def test_turns_with_images_and_tools_become_a_conversation() -> None:
         {"role": "tool", "tool_call_id": "c1", "content": "one"},
         {"role": "tool", "tool_call_id": "c2", "content": "Error: two"},
         {"role": "user", "content": [IMAGE_URL, text("and?")]},
+    ]
+
+
+def test_a_document_that_a_tool_gave_is_not_lost() -> None:
+    document = {
+        "type": "document",
+        "source": {"type": "base64", "media_type": "application/pdf", "data": PIXEL},
+    }
+    given = [
+        result(text("two files"), document, {"type": "document", "source": {"type": "text", "data": "x"}})
+    ]
+
+    asked = chat_request(messages({"role": "user", "content": given}))
+
+    file = {"filename": "document.pdf", "file_data": f"data:application/pdf;base64,{PIXEL}"}
+    assert asked["messages"] == [
+        {"role": "tool", "tool_call_id": "c1", "content": "two files"},
+        {"role": "user", "content": [{"type": "file", "file": file}, text("x")]},
     ]
 
 
@@ -244,6 +282,7 @@ def test_members_of_messages_become_those_of_a_chat_completion(members: Any, fou
         {"messages": [{"role": "user", "content": [{"type": "search_result"}]}]},
         {"messages": [{"role": "assistant", "content": [{"type": "server_tool_use"}]}]},
         {"messages": [{"role": "user", "content": [{"type": "image", "source": {"type": "file"}}]}]},
+        {"messages": [{"role": "user", "content": [result(text("found"), {"type": "search_result"})]}]},
     ],
 )
 def test_what_a_chat_completion_has_no_word_for_is_refused(members: Any) -> None:
