@@ -24,6 +24,7 @@ from pathlib import Path
 
 from harness import k6
 from harness.homes import Home, home
+from harness.page import commits_of, read_results
 from harness.parts import PARTS
 from harness.play import play
 from harness.results import Show, draw, keep, stoppable, summed_up
@@ -104,8 +105,10 @@ async def play_all(plan: Plan) -> list[str]:
                 label = f"{sink}-{strategy}-{part}"
                 show = Show(f"{done} of {total}, {label}")
                 wrong += [label] * await _play(plan, at, strategy, part, label, show)
-    draw(plan.results)
-    return wrong
+    commits = commits_of(read_results(plan.results))
+    for commit in commits[-1:]:
+        draw(plan.results, commit)
+    return [*wrong, f"all, for the code was changed: {', '.join(commits)}"] if len(commits) > 1 else wrong
 
 
 async def _play(plan: Plan, at: Home, strategy: str, part: str, label: str, show: Show) -> bool:

@@ -20,7 +20,6 @@ from harness.parts import PARTS
 from harness.play import play
 from harness.results import Show, draw, keep, stoppable, summed_up
 from harness.settings import Settings, SettingsWrong, from_environment
-from harness.table import SeveralCommits
 from processes import ROOT, ChildFailed
 
 FOLDER = ROOT / ".load"
@@ -30,6 +29,8 @@ async def once(part: str, label: str, settings: Settings) -> int:
     """Plays, writes and tells; the exit status."""
     stoppable()
     show = Show(label)
+    if settings.sink != "sqlite" and not settings.database_url:
+        show(f"starts a server of {settings.sink}; the first time it is installed, which takes a while")
     async with home(settings.sink, settings.database_url) as at:
         show(f"{part} on {settings.log_writer}: {at.told}")
         ports = {"port": settings.gateway_port, "fake_port": settings.fake_port}
@@ -38,7 +39,7 @@ async def once(part: str, label: str, settings: Settings) -> int:
     for line in summed_up(result):
         show(line)
     path = keep(result, label, settings.results_dir)
-    draw(settings.results_dir)
+    draw(settings.results_dir, result["versions"]["commit"])
     show(f"written: {path}")
     return 1 if result["problems"] else 0
 
@@ -62,7 +63,7 @@ def main() -> int:
     except SettingsWrong as wrong:
         print(wrong, file=sys.stderr)
         return 2
-    except (ChildFailed, SeveralCommits) as error:
+    except ChildFailed as error:
         print(error, file=sys.stderr)
     except (KeyboardInterrupt, asyncio.CancelledError):
         print("Stopped.", file=sys.stderr)

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from harness import plots, table
+from harness import page, plots, table
 
 
 @dataclass
@@ -28,19 +28,19 @@ class Show:
 
 
 def keep(result: Mapping[str, Any], label: str, folder: Path) -> Path:
-    """Writes ``label``.json and makes the page anew. Raises ``SeveralCommits``, with the file written."""
+    """Writes ``label``.json and makes the page of its commit's results anew."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{label}.json"
     path.write_text(json.dumps({"label": label, **result}, indent=1) + "\n", encoding="utf-8")
-    table.write_page(folder)
+    page.write_page(folder, result["versions"]["commit"])
     return path
 
 
-def draw(folder: Path) -> None:
+def draw(folder: Path, commit: str) -> None:
     """The pictures, where there is something to draw with."""
     if find_spec("matplotlib") is not None:
-        plots.draw(folder)
-        table.write_page(folder)
+        plots.draw(folder, commit)
+        page.write_page(folder, commit)
 
 
 def summed_up(result: Mapping[str, Any]) -> list[str]:
@@ -65,7 +65,16 @@ def summed_up(result: Mapping[str, Any]) -> list[str]:
 
 
 def stoppable() -> None:
-    """SIGTERM cancels the task that calls this, which ends the children, too; Ctrl-C does so anyhow."""
+    """Ctrl-C, SIGTERM and a terminal that closes cancel the task that calls this, once: a second Ctrl-C
+    must not cut short the end of the children, which have sessions of their own."""
     task = asyncio.current_task()
     assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        if not task.cancelling():
+            print("Stopping ...", flush=True)
+            task.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, stop)

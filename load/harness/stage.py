@@ -63,6 +63,15 @@ class Gateway:
             while not _is_at_rest(await self.ledger()):  # noqa: ASYNC110  # it has no event
                 await asyncio.sleep(LOOK_S)
 
+    async def not_ready(self) -> None:
+        """Returns once its readiness says so, as a balancer sees it. Raises ``TimeoutError``."""
+        async with asyncio.timeout(REST_S), _session(self.url, self.key, ASK_S) as session:
+            while True:
+                async with session.get("/health/readiness") as answer:
+                    if answer.status == 503:
+                        return
+                await asyncio.sleep(LOOK_S)
+
     async def stop(self) -> dict[str, Any]:
         """SIGTERM, and how it ended. Raises ``TimeoutError``."""
         began = time.monotonic()
@@ -102,13 +111,13 @@ class Stage:
 
     @asynccontextmanager
     async def gateway(
-        self, name: str = "gateway", spool: str = "spill", port: int = 0
+        self, name: str = "gateway", spool: str = "spill", port: int = 0, readiness_delay_s: float = 0.0
     ) -> AsyncIterator[Gateway]:
         """Listening; killed in the end if it is still there."""
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
         config = folder / "gateway.json"
-        config.write_text(json.dumps(self._sections(folder, spool)))
+        config.write_text(json.dumps(self._sections(folder, spool, readiness_delay_s)))
         config.chmod(0o600)
         env = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
         command = (sys.executable, "-m", "gateway", "serve", "--config", str(config), "--port", str(port))
@@ -116,7 +125,7 @@ class Stage:
             url = str((await process.said("listening", START_S))["url"])
             yield Gateway(name, process, url, folder / f"{name}.log", self.master_key)
 
-    def _sections(self, folder: Path, spool: str) -> dict[str, Any]:
+    def _sections(self, folder: Path, spool: str, readiness_delay_s: float) -> dict[str, Any]:
         """The configuration: JSON is YAML, too. All instances share the store, as they do the sink."""
         settings = self.settings
         local = {"type": "openai", "base_url": f"{self.provider_url}/v1", "api_key": "none"}
@@ -127,6 +136,7 @@ class Stage:
             "budget_strategy": settings.budget_strategy,
             "sinks": {settings.sink: dict(self.place.section)},
             "spool": {"mode": spool, "path": str(folder / "spool")},
+            "shutdown": {"readiness_delay_s": readiness_delay_s},
             "store": {"url": f"sqlite:///{self.folder / 'store' / 'gateway.db'}"},
             "providers": {"local": local},
             "pricing": {"local:fake": PRICE},

@@ -144,8 +144,25 @@ def test_call_that_was_cut_is_owed_its_row(scene: Scene) -> None:
     assert scene.found() == {"missing": ["id-a"]}
 
 
-def test_only_an_answered_call_is_owed_its_row_where_nothing_else_is(scene: Scene) -> None:
+def test_call_that_is_owed_no_row_is_excused_and_no_other(scene: Scene) -> None:
     scene.calls[0] = replace(scene.calls[0], outcome="broken")
     del scene.rows[:2]
 
-    assert scene.found(only_answered=True) == {"missing": ["id-b"], "excused": ["id-a"]}
+    assert scene.found(unowed={"a"}) == {"missing": ["id-b"], "excused": ["id-a"]}
+
+
+def test_call_that_was_refused_before_the_provider_has_no_row_to_miss(scene: Scene) -> None:
+    refused = {"outcome": "refused", "status": 503, "promised": None, "code": "usage_log_sink_down"}
+    scene.calls[0] = replace(scene.calls[0], **refused)
+    del scene.rows[0], scene.seen[0]
+
+    assert scene.found() == {}
+
+
+def test_call_whose_answer_was_withheld_after_the_provider_is_owed_its_row(scene: Scene) -> None:
+    withheld = {"outcome": "refused", "status": 503, "promised": None, "code": "usage_not_durable"}
+    scene.calls[0] = replace(scene.calls[0], **withheld)
+
+    assert scene.found() == {}
+    del scene.rows[0]
+    assert scene.found() == {"missing": ["request a"]}
