@@ -100,11 +100,14 @@ def _postgres_told(server: Any) -> str:
 
 
 def _mongo_told(server: Any) -> str:
-    """FerretDB speaks MongoDB's protocol, and tells a version of MongoDB's beside its own."""
+    """FerretDB speaks MongoDB's protocol, and tells a version of MongoDB's beside its own, if any."""
+    ours = importlib.import_module("servers.mongo").VERSION if server.is_ours else "unknown"
     with importlib.import_module("pymongo").MongoClient(server.url) as client:
         built = client.admin.command("buildInfo")
-    own = built.get("ferretdbVersion") or built.get("ferretdb", {}).get("version")
-    return f"FerretDB {own} in place of MongoDB" if own else f"MongoDB {built['version']}"
+    if not any(name.lower().startswith("ferretdb") for name in built):
+        return f"MongoDB {built['version']}"
+    own = built.get("ferretdbVersion", "unknown")
+    return f"FerretDB {ours if own == 'unknown' else own}, in place of MongoDB"
 
 
 def _clickhouse_told(server: Any) -> str:

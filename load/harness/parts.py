@@ -21,7 +21,7 @@ FLAT = 1.25
 SHORTEST_SOAK_S = 60.0
 """A shorter one says nothing about growth."""
 LOOK_S = 0.05
-NOTICED_S = 1.0
+NOTICED_S = 2.0
 """``shutdown.readiness_delay_s`` of instances behind a balancer, which asks more often than that."""
 READ_ON_S = 10.0
 """A stream whose client left was read to its end, and its row committed, so many seconds later."""
