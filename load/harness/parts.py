@@ -155,7 +155,9 @@ def outage(fault: str) -> Part:
     may be refused from then on until it was found well; such a call has no row, or one that comes later."""
 
     async def part(scene: Scene) -> None:
-        befall = scene.stage.place.faults[fault]
+        befall = scene.stage.place.faults.get(fault)
+        if befall is None:
+            raise RuntimeError(f"this sink cannot be {fault}: a file, or a server that is the caller's")
         pause = scene.settings.duration_s / 2
         async with scene.gateway() as gateway:
             async with scene.driver(f"sink_{fault}", [gateway.url]).calling():
