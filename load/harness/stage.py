@@ -81,8 +81,8 @@ class Gateway:
         return {**told, "report": self._report()}
 
     async def kill(self) -> dict[str, Any]:
-        """kill -9."""
-        self.process.send(signal.SIGKILL)
+        """kill -9, of all its workers, too: they share its session."""
+        os.killpg(self.process.pid, signal.SIGKILL)
         return {"seconds": 0.0, "exit_status": await self.process.exit_status(EXIT_S), "report": None}
 
     def _report(self) -> dict[str, Any] | None:
