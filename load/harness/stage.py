@@ -7,6 +7,7 @@ provider saw. Everything is a child with a bound, gone when its block ends, for 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import os
 import secrets
@@ -81,9 +82,19 @@ class Gateway:
         return {**told, "report": self._report()}
 
     async def kill(self) -> dict[str, Any]:
-        """kill -9, of all its workers, too: they share its session."""
-        os.killpg(self.process.pid, signal.SIGKILL)
+        """kill -9, of all its workers at once: one that saw the others go would end in order."""
+        self.end()
         return {"seconds": 0.0, "exit_status": await self.process.exit_status(EXIT_S), "report": None}
+
+    def end(self) -> None:
+        """SIGKILL, to everything that is there of it. Workers have sessions of their own."""
+        if not self.process.is_running:
+            return
+        family = importlib.import_module("servers.base").family
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in family(self.process.pid):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number)
 
     def _report(self) -> dict[str, Any] | None:
         """The last one, which with several workers is their sum."""
@@ -123,7 +134,11 @@ class Stage:
         command = (sys.executable, "-m", "gateway", "serve", "--config", str(config), "--port", str(port))
         async with child(name, *command, env=env, folder=folder) as process:
             url = str((await process.said("listening", START_S))["url"])
-            yield Gateway(name, process, url, folder / f"{name}.log", self.master_key)
+            gateway = Gateway(name, process, url, folder / f"{name}.log", self.master_key)
+            try:
+                yield gateway
+            finally:
+                gateway.end()
 
     def _sections(self, folder: Path, spool: str, readiness_delay_s: float) -> dict[str, Any]:
         """The configuration: JSON is YAML, too. All instances share the store, as they do the sink."""
