@@ -36,6 +36,12 @@ def keep(result: Mapping[str, Any], label: str, folder: Path) -> Path:
     return path
 
 
+def clear(folder: Path) -> None:
+    """Removes results, and nothing else that may be there."""
+    for path in [*folder.glob("*.json"), *(folder / name for name in (page.PAGE, *page.PLOTS))]:
+        path.unlink(missing_ok=True)
+
+
 def draw(folder: Path, commit: str) -> None:
     """The pictures, where there is something to draw with."""
     if find_spec("matplotlib") is not None:

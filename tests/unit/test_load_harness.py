@@ -76,6 +76,7 @@ def test_sink_is_the_one_named_or_that_of_the_url(
         {"LOG_WRITER_STRATEGY": "batch:memory"},
         {"LOG_WRITER_STRATEGY": "batch:mongo", "TEST_DATABASE_URL": "postgresql://h/d"},
         {"DURATION": "soon"},
+        {"BUDGET_STRATEGY": "sometimes"},
         {"VUS": "0"},
         {"GATEWAY_PORT": "70000"},
     ],
@@ -176,6 +177,16 @@ def test_page_has_the_results_of_one_commit_and_says_how_many_others_there_are(
     assert "1 results of other commits are left out." in page
     assert "- now: a call failed" in page
     assert "| sqlite | batch | k6 | SIGTERM | 0.1 | 0 |" in page
+
+
+def test_results_of_before_are_cleared_and_nothing_else(part: Any, tmp_path: Path) -> None:
+    part("results").keep(result(part, "older"), "before", tmp_path)
+    other = tmp_path / "notes.txt"
+    other.touch()
+
+    part("results").clear(tmp_path)
+
+    assert list(tmp_path.iterdir()) == [other]
 
 
 # --- the rule for calls that got no place
