@@ -98,10 +98,10 @@ def cover(result: Result) -> Sequence[str]:
 
 STOPS = (
     "`running`: calls under way when the signal came. `answers`: seconds from the sink's recovery until a"
-    " call was answered that was sent since; `at rest`: until it had every row. The numbers of rows are those"
-    " of the shutdown report; calls are those of the whole run. `refused`: by the code that the client was"
-    " told; with `single`, and while its sink is away, that is as promised, and the report's `shed` has to"
-    " say the same."
+    " call was answered that was sent since; `at rest`: until it had every row, though calls went on for half"
+    " the duration. The numbers of rows are those of the shutdown report; calls are those of the whole run."
+    " `refused`: by the code that the client was told, also at the end of a stream that was cut; with"
+    " `single`, and while its sink is away, that is as promised, and the report's `shed` has to say the same."
 )
 STOP_HEADS = (
     *("sink", "strategy", "part", "end", "seconds", "exit", "running", "answers", "at rest", "accepted"),
