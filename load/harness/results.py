@@ -66,7 +66,7 @@ def summed_up(result: Mapping[str, Any]) -> list[str]:
     ]
     told = result["coverage"]
     counts = ", ".join(f"{name} {told[name]}" for name in table.LOSSES)
-    lines.append(f"coverage by id: {told['percent']:.4g} % of {told['promised']}; {counts}")
+    lines.append(f"coverage by id: {told['percent']:g} % of {told['promised']}; {counts}")
     return lines + [f"WRONG: {problem}" for problem in result["problems"]]
 
 

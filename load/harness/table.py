@@ -89,7 +89,7 @@ def cover(result: Result) -> Sequence[str]:
         result["part"],
         *(f"{told[name]:,}" for name in ("promised", "seen_by_provider", "rows", "stored_rows")),
         *(str(told[name]) for name in (*LOSSES, "excused")),
-        f"{told['percent']:.4g} %",
+        f"{told['percent']:g} %",
         "NO" if result["problems"] else "yes",
     )
 

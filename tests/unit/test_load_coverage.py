@@ -17,6 +17,7 @@ class Scene:
     """Three answered calls with their rows, to be spoilt."""
 
     def __init__(self, coverage: Any, calls: Any, rows: Any) -> None:
+        self.coverage = coverage
         self._compare = coverage.compare
         self.calls = [
             calls.Call("load", name, outcome="answered", status=200, promised=f"id-{name}") for name in NAMES
@@ -59,7 +60,14 @@ def test_row_that_was_dropped_is_named(scene: Scene) -> None:
     del scene.rows[1]
 
     assert scene.found() == {"missing": ["id-b"]}
-    assert scene.percent() == pytest.approx(200 / 3)
+    assert scene.percent() == 66.6666
+
+
+def test_one_row_of_many_millions_that_is_missing_is_no_hundred_percent(scene: Scene) -> None:
+    kinds = dict.fromkeys(("duplicate", "unknown", "wrong", "unpromised"), ())
+    many = scene.coverage.Coverage(promised=10**7, seen=10**7, rows=10**7 - 1, missing=["id-a"], **kinds)
+
+    assert f"{many.percent:g}" == "99.9999"
 
 
 def test_loss_and_duplicate_do_not_cancel_out(scene: Scene) -> None:
