@@ -6,7 +6,7 @@ Variables, each with its default:
   TALLYGATE_LOAD_PARTS          k6,mixed,sigterm,kill,sink_killed,sink_frozen,sink_slow,rolling,soak
   TALLYGATE_LOAD_SECONDS        30, of each scenario, and of each outage
   TALLYGATE_LOAD_SOAK_SECONDS   600
-  TALLYGATE_LOAD_RESULTS        load/results; what is there is removed first
+  TALLYGATE_LOAD_RESULTS        load/results; the results there are removed first
 Also VUS, RATES, RATE, WORKERS, BUDGET_STRATEGY and the provider's as for run_load_test.sh. Exit status 1 if
 anything was wrong in any run.
 """
@@ -24,9 +24,10 @@ from pathlib import Path
 
 from harness import k6
 from harness.homes import Home, home
+from harness.page import commits_of, read_results
 from harness.parts import PARTS
 from harness.play import play
-from harness.results import Show, draw, keep, stoppable, summed_up
+from harness.results import Show, clear, draw, keep, stoppable, summed_up
 from harness.settings import SINKS, STRATEGIES, Settings, SettingsWrong, from_environment, seconds
 from processes import ROOT
 
@@ -104,8 +105,10 @@ async def play_all(plan: Plan) -> list[str]:
                 label = f"{sink}-{strategy}-{part}"
                 show = Show(f"{done} of {total}, {label}")
                 wrong += [label] * await _play(plan, at, strategy, part, label, show)
-    draw(plan.results)
-    return wrong
+    commits = commits_of(read_results(plan.results))
+    for commit in commits[-1:]:
+        draw(plan.results, commit)
+    return [*wrong, f"all, for the code was changed: {', '.join(commits)}"] if len(commits) > 1 else wrong
 
 
 async def _play(plan: Plan, at: Home, strategy: str, part: str, label: str, show: Show) -> bool:
@@ -125,7 +128,7 @@ def main() -> int:
     sys.path.insert(0, str(ROOT / "tests"))  # for the servers
     try:
         plan = plan_of(os.environ)
-        shutil.rmtree(plan.results, ignore_errors=True)
+        clear(plan.results)
         wrong = asyncio.run(play_all(plan))
     except SettingsWrong as error:
         print(error, file=sys.stderr)

@@ -65,6 +65,11 @@ class Child:
         """The number of the process."""
         return self._process.pid
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._process.returncode is None
+
     def stop(self) -> None:
         """SIGTERM, to the program alone: what it started is its own to stop."""
         self.send(signal.SIGTERM)

@@ -57,6 +57,14 @@ def read_rows(where: Where) -> list[Row]:
     return [_row(*values) for values in _READERS[where["sink"]](where)]
 
 
+def stored_rows(where: Where) -> int | None:
+    """How many rows lie in the table, where that may be more than anybody reads: in ClickHouse a row that was
+    sent twice is there twice until a merge. None for every other database."""
+    if where["sink"] != "clickhouse":
+        return None
+    return sum(int(each[0]) for each in _clickhouse_rows(where, "SELECT count() FROM usage_logs"))
+
+
 def _row(*values: Any) -> Row:
     found = dict(zip(COLUMNS, values, strict=True))
     numbers = ("status_code", "prompt_tokens", "completion_tokens", "total_tokens")
@@ -101,12 +109,16 @@ def _mongo(where: Where) -> list[Sequence[Any]]:
 
 
 def _clickhouse(where: Where) -> list[Sequence[Any]]:
+    return _clickhouse_rows(where, f"SELECT {', '.join(COLUMNS)} FROM usage_logs_once")
+
+
+def _clickhouse_rows(where: Where, query: str) -> list[Sequence[Any]]:
     parts = urlsplit(where["url"])
     credentials = f"{unquote(parts.username or 'default')}:{unquote(parts.password or '')}"
     asked = {"database": where["database"], "output_format_json_quote_decimals": "1"}
     request = Request(
         f"{parts.scheme}://{parts.hostname}:{parts.port}/?{urlencode(asked)}",
-        data=f"SELECT {', '.join(COLUMNS)} FROM usage_logs_once FORMAT JSONCompactEachRow".encode(),
+        data=f"{query} FORMAT JSONCompactEachRow".encode(),
         headers={"Authorization": f"Basic {base64.b64encode(credentials.encode()).decode()}"},
     )
     try:

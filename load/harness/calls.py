@@ -19,7 +19,8 @@ FAILED: tuple[Outcome, ...] = ("waiting", "refused", "broken", "unreached")
 @dataclass(slots=True)
 class Call:
     """Moments are milliseconds of the wall clock; ``due_ms`` is when the call was meant to be sent, which is
-    what its client's patience is counted from. ``promised`` is the answer's x-usage-id."""
+    what its client's patience is counted from. ``promised`` is the answer's x-usage-id, ``code`` the stable
+    name of the error that it got instead of an answer, or at the end of a stream."""
 
     scenario: str
     request_id: str
@@ -27,6 +28,7 @@ class Call:
     outcome: Outcome = "waiting"
     status: int = 0
     promised: str | None = None
+    code: str | None = None
     due_ms: float = 0.0
     sent_ms: float = 0.0
     first_ms: float | None = None

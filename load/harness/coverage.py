@@ -6,8 +6,9 @@ Takes calls, the provider's list and rows; gives ids. No network, no files, no g
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,9 +44,9 @@ class Coverage:
 
     @property
     def percent(self) -> float:
-        """Of the promised ids that were owed, those that are there."""
+        """Of the promised ids that were owed, those that are there; rounded down, so that 100 means all."""
         owed = self.promised - _ids(self.excused)
-        return 100.0 * (owed - _ids(self.missing)) / owed if owed else 0.0
+        return math.floor(1e6 * (owed - _ids(self.missing)) / owed) / 1e4 if owed else 0.0
 
     def problems(self) -> list[str]:
         """One line for each list that is not empty."""
@@ -78,9 +79,10 @@ def compare(
     calls: Iterable[Call],
     seen: Iterable[Mapping[str, Any]],
     rows: Iterable[Row],
-    only_answered: bool = False,
+    unowed: Collection[str] = (),
 ) -> Coverage:
-    """Call it when nothing is on its way any more. ``only_answered``: no other call was owed a row."""
+    """Call it when nothing is on its way any more. ``unowed`` are requests that were owed no row, but may
+    have one."""
     calls, rows, seen = list(calls), list(rows), list(seen)
     by_request = {call.request_id: call for call in calls}
     provider = {each["request_id"]: each for each in seen}
@@ -92,19 +94,17 @@ def compare(
         [each["request_id"] for each in seen],
     )
     absent = _absent(calls, provider, rows)
-    owed = {call.request_id for call in calls if call.outcome == "answered" or not only_answered}
-    owed |= set() if only_answered else provider.keys()
     explained = by_request.keys() | provider.keys()
     return Coverage(
         promised=len({call.promised for call in calls if call.promised}),
         seen=len(provider),
         rows=len(rows),
-        missing=[name for request, name in absent if request in owed],
+        missing=[name for request, name in absent if request not in unowed],
         duplicate=[key for each in twice for key, times in Counter(each).items() if times > 1],
         unknown=[row.id for row in rows if row.request_id not in explained],
         wrong=list(_wrong(of_calls, by_request, provider)),
         unpromised=[_REQUEST + each.request_id for each in calls if _is_unpromised(each)],
-        excused=[name for request, name in absent if request not in owed],
+        excused=[name for request, name in absent if request in unowed],
     )
 
 

@@ -7,9 +7,10 @@ the calls that come meanwhile, and their latency counts from the moment that the
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from random import Random
 from typing import Any, TextIO
 
@@ -97,9 +98,9 @@ class Driver:
                     answer.close()
                     call.outcome = "left"
                     return
-                call.outcome = _outcome(call, head + await answer.read())
+                _judge(call, head + await answer.read())
             else:
-                call.outcome = _outcome(call, await answer.read())
+                _judge(call, await answer.read())
 
     def _body(self, call: Call) -> dict[str, Any]:
         """Counts that tell calls apart."""
@@ -111,8 +112,18 @@ class Driver:
         }
 
 
-def _outcome(call: Call, body: bytes) -> Any:
-    if call.status != 200:
-        return "broken" if call.promised else "refused"
+def _judge(call: Call, body: bytes) -> None:
     is_whole = call.kind == "plain" or body.rstrip().endswith(b"data: [DONE]")
-    return "answered" if is_whole else "broken"
+    if call.status == 200 and is_whole:
+        call.outcome = "answered"
+        return
+    call.outcome = "broken" if call.promised else "refused"
+    call.code = error_code(body)
+
+
+def error_code(body: bytes) -> str | None:
+    """Of an error's body, or of the event that ends a stream with one; None where it has no name."""
+    last = body.rstrip().rpartition(b"data: ")[2]
+    with suppress(ValueError, KeyError, TypeError):
+        return str(json.loads(last)["error"]["code"])
+    return None

@@ -19,20 +19,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
-from chaos_places import locked
+from harness.faults import Fault, of_a_file, of_a_server, slow
 
-Fault: TypeAlias = Callable[[], AbstractAsyncContextManager[None]]
-SLOW_S = 0.1
-"""So much later comes everything on a slow wire, either way."""
-HELD_S, FREE_S = 0.4, 0.1
-"""How another process holds the lock of a slow SQLite file, again and again."""
 _VARIABLES = {"postgres": "POSTGRES_DSN", "mongo": "MONGO_URL", "clickhouse": "CLICKHOUSE_URL"}
 _CLASSES = {"postgres": "PostgresServer", "mongo": "MongoServer", "clickhouse": "ClickHouseServer"}
-_TOLD = {
-    "postgres": "PostgreSQL 18",
-    "mongo": "FerretDB 1.24 over SQLite, or mongod where there is one",
-    "clickhouse": "ClickHouse 26.9 (chdb) behind the tests' HTTP bridge",
-}
 
 
 @dataclass
@@ -47,22 +37,17 @@ class Place:
 
 @dataclass
 class Home:
-    """``server`` is one of the tests' servers, started; None for sqlite."""
+    """``server`` is one of the tests' servers, started; None for sqlite. ``told``: what it says that it is,
+    for the result, where a stand-in is to be known as one."""
 
     sink: str
+    told: str
     server: Any = None
 
     @property
     def pid(self) -> int | None:
         """Of a server that is ours to watch."""
         return int(self.server.pid) if self.server is not None and self.server.is_ours else None
-
-    @property
-    def told(self) -> str:
-        """What it is, for the result: a stand-in is to be known as one."""
-        if self.server is None:
-            return f"SQLite {sqlite3.sqlite_version}"
-        return _TOLD[self.sink] if self.server.is_ours else "a server of the caller's"
 
     @asynccontextmanager
     async def place(self, folder: Path, by_wire: bool = False) -> AsyncIterator[Place]:
@@ -71,32 +56,70 @@ class Home:
         if self.server is None:
             path = folder / "data" / "usage.db"
             section = {"path": str(path)}
-            yield Place(section, {"sink": self.sink, **section}, _of_a_file(path))
+            yield Place(section, {"sink": self.sink, **section}, of_a_file(path))
             return
         async with _OWN[self.sink](self.server, f"load_{secrets.token_hex(6)}") as own:
             address = _url(self.server)
             where = {"sink": self.sink, **own(address)}
             if not by_wire:
-                yield Place(own(address), where, _of_a_server(self.server))
+                yield Place(own(address), where, of_a_server(self.server))
                 return
             async with _proxy(address, self.server.port) as proxy:
-                yield Place(own(_through(address, proxy.port)), where, {"slow": lambda: _slow(proxy)})
+                yield Place(own(_through(address, proxy.port)), where, {"slow": lambda: slow(proxy)})
 
 
 @asynccontextmanager
 async def home(sink: str, url: str | None = None) -> AsyncIterator[Home]:
     """The server of ``sink``, or the one at ``url``. Raises ``ServerMissing`` (of the tests' servers)."""
     if sink == "sqlite":
-        yield Home(sink)
+        yield Home(sink, f"SQLite {sqlite3.sqlite_version}")
         return
     if url:
         os.environ[_VARIABLES[sink]] = url
     server = getattr(importlib.import_module(f"servers.{sink}"), _CLASSES[sink]).find()
     await asyncio.to_thread(server.start)
     try:
-        yield Home(sink, server)
+        told = await asyncio.to_thread(_ASK[sink], server)
+        yield Home(sink, told if server.is_ours else f"{told}, the caller's", server)
     finally:
         await asyncio.to_thread(server.stop)
+
+
+# --- what they are
+
+
+def _postgres_told(server: Any) -> str:
+    async def ask() -> str:
+        connection = await importlib.import_module("asyncpg").connect(server.dsn)
+        try:
+            return str(await connection.fetchval("SHOW server_version"))
+        finally:
+            await connection.close()
+
+    return f"PostgreSQL {asyncio.run(ask())}"
+
+
+def _mongo_told(server: Any) -> str:
+    """FerretDB speaks MongoDB's protocol, and tells a version of MongoDB's beside its own, if any."""
+    ours = importlib.import_module("servers.mongo").VERSION if server.is_ours else "unknown"
+    with importlib.import_module("pymongo").MongoClient(server.url) as client:
+        built = client.admin.command("buildInfo")
+    if not any(name.lower().startswith("ferretdb") for name in built):
+        return f"MongoDB {built['version']}"
+    own = built.get("ferretdbVersion", "unknown")
+    return f"FerretDB {ours if own == 'unknown' else own}, in place of MongoDB"
+
+
+def _clickhouse_told(server: Any) -> str:
+    bridge = " (chdb) behind the tests' HTTP bridge" if server.is_ours else ""
+    return f"ClickHouse {server.run('SELECT version()').strip()}{bridge}"
+
+
+_ASK: Mapping[str, Callable[[Any], str]] = {
+    "postgres": _postgres_told,
+    "mongo": _mongo_told,
+    "clickhouse": _clickhouse_told,
+}
 
 
 # --- places
@@ -170,60 +193,3 @@ def _proxy(url: str, port: int) -> AbstractAsyncContextManager[Any]:
         port, urlsplit(url).hostname or "127.0.0.1"
     )
     return proxy
-
-
-# --- faults
-
-
-def _of_a_file(path: Path) -> Mapping[str, Fault]:
-    """A file cannot freeze; that another process holds its lock is as good as any outage."""
-    return {"killed": lambda: locked(path), "slow": lambda: _stuttering(path)}
-
-
-def _of_a_server(server: Any) -> Mapping[str, Fault]:
-    """One that a variable names is not ours to kill."""
-    return {"killed": lambda: _killed(server), "frozen": lambda: _frozen(server)} if server.is_ours else {}
-
-
-@asynccontextmanager
-async def _killed(server: Any) -> AsyncIterator[None]:
-    await asyncio.to_thread(server.kill)
-    try:
-        yield
-    finally:
-        await asyncio.to_thread(server.restart)
-
-
-@asynccontextmanager
-async def _frozen(server: Any) -> AsyncIterator[None]:
-    server.freeze()
-    try:
-        yield
-    finally:
-        server.thaw()
-
-
-@asynccontextmanager
-async def _slow(proxy: Any) -> AsyncIterator[None]:
-    proxy.delay(SLOW_S)
-    try:
-        yield
-    finally:
-        await proxy.heal()
-
-
-@asynccontextmanager
-async def _stuttering(path: Path) -> AsyncIterator[None]:
-    async def stutter() -> None:
-        while not is_over.is_set():
-            async with locked(path):
-                await asyncio.sleep(HELD_S)
-            await asyncio.sleep(FREE_S)
-
-    is_over = asyncio.Event()
-    stuttering = asyncio.create_task(stutter())
-    try:
-        yield
-    finally:
-        is_over.set()
-        await stuttering

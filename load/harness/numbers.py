@@ -49,6 +49,7 @@ def summary(calls: Sequence[Call], provider_ms: Mapping[str, float]) -> dict[str
         "answered": len(answered),
         "failed": sum(call.failed for call in calls),
         "outcomes": dict(Counter(call.outcome for call in calls)),
+        "codes": dict(Counter(call.code for call in calls if call.code)),
         "seconds": round(spent_s, 2),
         "per_second": round(len(answered) / spent_s, 1) if spent_s > 0 else 0.0,
         "latency_ms": percentiles(call.latency_ms for call in answered),

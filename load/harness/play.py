@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from processes import ChildFailed
-from usage_rows import read_rows
+from usage_rows import read_rows, stored_rows
 
 from harness.calls import read_calls
 from harness.coverage import compare
 from harness.homes import Home
 from harness.numbers import by_scenario
-from harness.parts import PARTS, Scene
+from harness.parts import PARTS
+from harness.scene import Scene
 from harness.settings import Settings
 from harness.stage import Stage, stage
 from harness.versions import machine, versions
@@ -61,8 +62,9 @@ async def _counted(part: str, scene: Scene, around: Stage, home: Home) -> dict[s
     if len(calls) != len(scene.calls):
         scene.problems.append(f"{len(scene.calls)} calls were made, {len(calls)} have a line")
     seen = await around.seen()
+    stored = await asyncio.to_thread(stored_rows, around.place.where)
     rows = await asyncio.to_thread(read_rows, around.place.where)
-    coverage = compare(calls, seen, rows, scene.only_answered)
+    coverage = compare(calls, seen, rows, scene.unowed)
     provider_ms = {each["request_id"]: each["took_ms"] for each in seen if each["took_ms"] is not None}
     return {
         "part": part,
@@ -73,7 +75,7 @@ async def _counted(part: str, scene: Scene, around: Stage, home: Home) -> dict[s
         "machine": machine(),
         "settings": scene.settings.told(),
         "scenarios": by_scenario(calls, provider_ms) if calls else {},
-        "coverage": coverage.told(),
+        "coverage": {**coverage.told(), "stored_rows": len(rows) if stored is None else stored},
         "processes": scene.watch.told(),
         "stops": scene.stops,
         **({"more": scene.more} if scene.more else {}),

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.page import commits_of, read_results
 from harness.settings import SINKS
-from harness.table import read_results
+from harness.table import Result
 
-Result = Mapping[str, Any]
 SHARES = ("p50", "p95", "p99", "p99.9")
 WIDTH, HEIGHT = 5.5, 3.6
 
 
-def draw(folder: Path) -> None:
-    """Writes latency.png, queue.png and rss.png: one panel for each sink."""
+def draw(folder: Path, commit: str) -> None:
+    """Writes latency.png, queue.png and rss.png of the results of ``commit``: one panel for each sink."""
     matplotlib = importlib.import_module("matplotlib")
     matplotlib.use("Agg")
-    results = read_results(folder)
+    results = [each for each in read_results(folder) if commits_of([each]) == [commit]]
     if not results:
         return
     _panels(results, folder / "latency.png", "ms (log)", _latency)

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from harness import plots, table
+from harness import page, plots, table
 
 
 @dataclass
@@ -28,19 +28,25 @@ class Show:
 
 
 def keep(result: Mapping[str, Any], label: str, folder: Path) -> Path:
-    """Writes ``label``.json and makes the page anew. Raises ``SeveralCommits``, with the file written."""
+    """Writes ``label``.json and makes the page of its commit's results anew."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{label}.json"
     path.write_text(json.dumps({"label": label, **result}, indent=1) + "\n", encoding="utf-8")
-    table.write_page(folder)
+    page.write_page(folder, result["versions"]["commit"])
     return path
 
 
-def draw(folder: Path) -> None:
+def clear(folder: Path) -> None:
+    """Removes results, and nothing else that may be there."""
+    for path in [*folder.glob("*.json"), *(folder / name for name in (page.PAGE, *page.PLOTS))]:
+        path.unlink(missing_ok=True)
+
+
+def draw(folder: Path, commit: str) -> None:
     """The pictures, where there is something to draw with."""
     if find_spec("matplotlib") is not None:
-        plots.draw(folder)
-        table.write_page(folder)
+        plots.draw(folder, commit)
+        page.write_page(folder, commit)
 
 
 def summed_up(result: Mapping[str, Any]) -> list[str]:
@@ -60,12 +66,21 @@ def summed_up(result: Mapping[str, Any]) -> list[str]:
     ]
     told = result["coverage"]
     counts = ", ".join(f"{name} {told[name]}" for name in table.LOSSES)
-    lines.append(f"coverage by id: {told['percent']:.4g} % of {told['promised']}; {counts}")
+    lines.append(f"coverage by id: {told['percent']:g} % of {told['promised']}; {counts}")
     return lines + [f"WRONG: {problem}" for problem in result["problems"]]
 
 
 def stoppable() -> None:
-    """SIGTERM cancels the task that calls this, which ends the children, too; Ctrl-C does so anyhow."""
+    """Ctrl-C, SIGTERM and a terminal that closes cancel the task that calls this, once: a second Ctrl-C
+    must not cut short the end of the children, which have sessions of their own."""
     task = asyncio.current_task()
     assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        if not task.cancelling():
+            print("Stopping ...", flush=True)
+            task.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, stop)

@@ -14,6 +14,7 @@ from typing import Any
 
 SINKS = ("sqlite", "postgres", "mongo", "clickhouse")
 STRATEGIES = ("batch", "single")
+BUDGETS = ("disabled", "for_update", "cas")
 _SCHEMES = {
     "postgresql": "postgres",
     "postgres": "postgres",
@@ -77,7 +78,7 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
         "WARMUP": ("warmup_s", seconds),
         "RATES": ("rates", _rates),
         "RATE": ("rate", _positive),
-        "BUDGET_STRATEGY": ("budget_strategy", str),
+        "BUDGET_STRATEGY": ("budget_strategy", _budgets),
         "RNG_SEED": ("rng_seed", int),
         "FAKE_DELAY_MS": ("fake_delay_ms", float),
         "FAKE_JITTER_SIGMA": ("fake_jitter_sigma", float),
@@ -145,6 +146,12 @@ def _port(text: str) -> int:
     if not 0 <= (number := int(text)) < 65536:
         raise ValueError("a port is 0 (any free one) to 65535")
     return number
+
+
+def _budgets(text: str) -> str:
+    if text.lower() not in BUDGETS:
+        raise ValueError(f"it is one of {', '.join(BUDGETS)}")
+    return text.lower()
 
 
 def _rates(text: str) -> tuple[int, ...]:

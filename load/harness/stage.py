@@ -7,6 +7,7 @@ provider saw. Everything is a child with a bound, gone when its block ends, for 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import os
 import secrets
@@ -63,6 +64,15 @@ class Gateway:
             while not _is_at_rest(await self.ledger()):  # noqa: ASYNC110  # it has no event
                 await asyncio.sleep(LOOK_S)
 
+    async def not_ready(self) -> None:
+        """Returns once its readiness says so, as a balancer sees it. Raises ``TimeoutError``."""
+        async with asyncio.timeout(REST_S), _session(self.url, self.key, ASK_S) as session:
+            while True:
+                async with session.get("/health/readiness") as answer:
+                    if answer.status == 503:
+                        return
+                await asyncio.sleep(LOOK_S)
+
     async def stop(self) -> dict[str, Any]:
         """SIGTERM, and how it ended. Raises ``TimeoutError``."""
         began = time.monotonic()
@@ -72,9 +82,19 @@ class Gateway:
         return {**told, "report": self._report()}
 
     async def kill(self) -> dict[str, Any]:
-        """kill -9."""
-        self.process.send(signal.SIGKILL)
+        """kill -9, of all its workers at once: one that saw the others go would end in order."""
+        self.end()
         return {"seconds": 0.0, "exit_status": await self.process.exit_status(EXIT_S), "report": None}
+
+    def end(self) -> None:
+        """SIGKILL, to everything that is there of it. Workers have sessions of their own."""
+        if not self.process.is_running:
+            return
+        family = importlib.import_module("servers.base").family
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in family(self.process.pid):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number)
 
     def _report(self) -> dict[str, Any] | None:
         """The last one, which with several workers is their sum."""
@@ -102,21 +122,25 @@ class Stage:
 
     @asynccontextmanager
     async def gateway(
-        self, name: str = "gateway", spool: str = "spill", port: int = 0
+        self, name: str = "gateway", spool: str = "spill", port: int = 0, readiness_delay_s: float = 0.0
     ) -> AsyncIterator[Gateway]:
         """Listening; killed in the end if it is still there."""
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
         config = folder / "gateway.json"
-        config.write_text(json.dumps(self._sections(folder, spool)))
+        config.write_text(json.dumps(self._sections(folder, spool, readiness_delay_s)))
         config.chmod(0o600)
         env = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
         command = (sys.executable, "-m", "gateway", "serve", "--config", str(config), "--port", str(port))
         async with child(name, *command, env=env, folder=folder) as process:
             url = str((await process.said("listening", START_S))["url"])
-            yield Gateway(name, process, url, folder / f"{name}.log", self.master_key)
+            gateway = Gateway(name, process, url, folder / f"{name}.log", self.master_key)
+            try:
+                yield gateway
+            finally:
+                gateway.end()
 
-    def _sections(self, folder: Path, spool: str) -> dict[str, Any]:
+    def _sections(self, folder: Path, spool: str, readiness_delay_s: float) -> dict[str, Any]:
         """The configuration: JSON is YAML, too. All instances share the store, as they do the sink."""
         settings = self.settings
         local = {"type": "openai", "base_url": f"{self.provider_url}/v1", "api_key": "none"}
@@ -127,6 +151,7 @@ class Stage:
             "budget_strategy": settings.budget_strategy,
             "sinks": {settings.sink: dict(self.place.section)},
             "spool": {"mode": spool, "path": str(folder / "spool")},
+            "shutdown": {"readiness_delay_s": readiness_delay_s},
             "store": {"url": f"sqlite:///{self.folder / 'store' / 'gateway.db'}"},
             "providers": {"local": local},
             "pricing": {"local:fake": PRICE},

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -18,6 +20,8 @@ from backends.testing import lose_ack, make_batch, make_full_record, make_record
 from backends.testing.cases.base import read_all
 from backends.testing.rig import SEED, running
 from backends.usage_query import SummaryQuery, UsageQuery
+
+LOAD = Path(__file__).parents[2] / "load"
 
 # --- twice is once
 
@@ -123,6 +127,22 @@ async def test_every_row_is_on_one_page_when_all_of_them_lie_there_twice(clickho
         for limit in (1, 2, 3, 19, 20, 22, 23, 24):
             rows = await read_all(sink, page_rows=limit)
             assert len(rows) == len(ids(rows)) == 23
+
+
+async def test_the_load_harness_counts_what_readers_see_and_tells_how_much_lies_there(
+    clickhouse: OwnDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(LOAD)
+    usage_rows = importlib.import_module("usage_rows")
+    where = {"sink": "clickhouse", "url": clickhouse.server.url, "database": clickhouse.name}
+    batch = make_batch(20)
+    assert (usage_rows.read_rows(where), usage_rows.stored_rows(where)) == ([], 0)
+
+    async with clickhouse.opened() as sink:
+        await clickhouse.forget_tokens(sink, batch)
+        await sink.write(batch)
+
+    assert (len(usage_rows.read_rows(where)), usage_rows.stored_rows(where)) == (23, 43)
 
 
 # --- summaries

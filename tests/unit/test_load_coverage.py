@@ -17,6 +17,7 @@ class Scene:
     """Three answered calls with their rows, to be spoilt."""
 
     def __init__(self, coverage: Any, calls: Any, rows: Any) -> None:
+        self.coverage = coverage
         self._compare = coverage.compare
         self.calls = [
             calls.Call("load", name, outcome="answered", status=200, promised=f"id-{name}") for name in NAMES
@@ -59,7 +60,14 @@ def test_row_that_was_dropped_is_named(scene: Scene) -> None:
     del scene.rows[1]
 
     assert scene.found() == {"missing": ["id-b"]}
-    assert scene.percent() == pytest.approx(200 / 3)
+    assert scene.percent() == 66.6666
+
+
+def test_one_row_of_many_millions_that_is_missing_is_no_hundred_percent(scene: Scene) -> None:
+    kinds = dict.fromkeys(("duplicate", "unknown", "wrong", "unpromised"), ())
+    many = scene.coverage.Coverage(promised=10**7, seen=10**7, rows=10**7 - 1, missing=["id-a"], **kinds)
+
+    assert f"{many.percent:g}" == "99.9999"
 
 
 def test_loss_and_duplicate_do_not_cancel_out(scene: Scene) -> None:
@@ -144,8 +152,25 @@ def test_call_that_was_cut_is_owed_its_row(scene: Scene) -> None:
     assert scene.found() == {"missing": ["id-a"]}
 
 
-def test_only_an_answered_call_is_owed_its_row_where_nothing_else_is(scene: Scene) -> None:
+def test_call_that_is_owed_no_row_is_excused_and_no_other(scene: Scene) -> None:
     scene.calls[0] = replace(scene.calls[0], outcome="broken")
     del scene.rows[:2]
 
-    assert scene.found(only_answered=True) == {"missing": ["id-b"], "excused": ["id-a"]}
+    assert scene.found(unowed={"a"}) == {"missing": ["id-b"], "excused": ["id-a"]}
+
+
+def test_call_that_was_refused_before_the_provider_has_no_row_to_miss(scene: Scene) -> None:
+    refused = {"outcome": "refused", "status": 503, "promised": None, "code": "usage_log_sink_down"}
+    scene.calls[0] = replace(scene.calls[0], **refused)
+    del scene.rows[0], scene.seen[0]
+
+    assert scene.found() == {}
+
+
+def test_call_whose_answer_was_withheld_after_the_provider_is_owed_its_row(scene: Scene) -> None:
+    withheld = {"outcome": "refused", "status": 503, "promised": None, "code": "usage_not_durable"}
+    scene.calls[0] = replace(scene.calls[0], **withheld)
+
+    assert scene.found() == {}
+    del scene.rows[0]
+    assert scene.found() == {"missing": ["request a"]}

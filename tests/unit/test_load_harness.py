@@ -76,6 +76,7 @@ def test_sink_is_the_one_named_or_that_of_the_url(
         {"LOG_WRITER_STRATEGY": "batch:memory"},
         {"LOG_WRITER_STRATEGY": "batch:mongo", "TEST_DATABASE_URL": "postgresql://h/d"},
         {"DURATION": "soon"},
+        {"BUDGET_STRATEGY": "sometimes"},
         {"VUS": "0"},
         {"GATEWAY_PORT": "70000"},
     ],
@@ -140,11 +141,127 @@ def test_k6_that_tells_of_fewer_calls_than_it_made_is_a_problem(part: Any) -> No
     assert k6.K6Run([call], iterations=2, dropped=0).problems() != []
 
 
-def test_page_is_made_of_one_commit_alone(part: Any, tmp_path: Path) -> None:
-    table = part("table")
-    for number in range(2):
-        result = {"versions": {"commit": f"c{number}"}, "part": "k6", "sink": "sqlite", "strategy": "batch"}
-        (tmp_path / f"{number}.json").write_text(json.dumps({"label": str(number), **result}))
+def result(part: Any, commit: str, **changes: Any) -> dict[str, Any]:
+    """What one run of k6's scenarios might have come to."""
+    call = part("calls").Call("rate_50", "r", outcome="answered", sent_ms=10, due_ms=10, done_ms=20)
+    kinds = ("missing", "duplicate", "unknown", "wrong", "unpromised", "excused")
+    counts = ("promised", "seen_by_provider", "rows", "stored_rows")
+    return {
+        "part": "k6",
+        "sink": "sqlite",
+        "strategy": "batch",
+        "server": "SQLite 3",
+        "versions": {"commit": commit},
+        "machine": {"cpus": 2},
+        "settings": part("settings").Settings().told(),
+        "scenarios": part("numbers").by_scenario([call], {}),
+        "coverage": {**dict.fromkeys(kinds, 0), **dict.fromkeys(counts, 1), "percent": 100.0},
+        "processes": {"gateway": {"cpu_avg": 1.0}},
+        "stops": [{"how": "SIGTERM", "seconds": 0.1, "exit_status": 0, "report": {"accepted": 77}}],
+        "problems": [],
+        "samples": [],
+        **changes,
+    }
 
-    with pytest.raises(table.SeveralCommits, match=r"c0, c1"):
-        table.write_page(tmp_path)
+
+def test_page_has_the_results_of_one_commit_and_says_how_many_others_there_are(
+    part: Any, tmp_path: Path
+) -> None:
+    keep = part("results").keep
+    keep(result(part, "older", server="SQLite 2"), "before", tmp_path)
+    keep(result(part, "newer", problems=["a call failed"]), "now", tmp_path)
+
+    page = (tmp_path / "results.md").read_text()
+
+    assert ("newer" in page, "older" in page, "SQLite 2" in page) == (True, False, False)
+    assert "1 results of other commits are left out." in page
+    assert "- now: a call failed" in page
+    assert "| sqlite | batch | k6 | SIGTERM | 0.1 | 0 |" in page
+
+
+def test_results_of_before_are_cleared_and_nothing_else(part: Any, tmp_path: Path) -> None:
+    part("results").keep(result(part, "older"), "before", tmp_path)
+    other = tmp_path / "notes.txt"
+    other.touch()
+
+    part("results").clear(tmp_path)
+
+    assert list(tmp_path.iterdir()) == [other]
+
+
+# --- the rule for calls that got no place
+
+
+class Stopped:
+    """A gateway that ends well and says how many calls it turned away."""
+
+    name = "gateway"
+
+    def __init__(self, shed: dict[str, int]) -> None:
+        self._shed = shed
+
+    async def stop(self) -> dict[str, Any]:
+        report = {"unaccounted": 0, "abandoned": 0, "dead_lettered": 0, "shed": self._shed}
+        return {"seconds": 0.1, "exit_status": 0, "report": report}
+
+
+def refused(part: Any, *codes: str) -> Any:
+    """A scene whose calls were refused so."""
+    call = part("calls").Call
+    scene = part("scene").Scene(None, None, None, None, print)
+    scene.calls = [
+        call("s", str(number), outcome="refused", status=503, code=code) for number, code in enumerate(codes)
+    ]
+    return scene
+
+
+DOWN, WITHHELD, FULL = "usage_log_sink_down", "usage_not_durable", "usage_log_queue_full"
+
+
+@pytest.mark.parametrize(
+    ("codes", "allowed", "shed", "is_wrong"),
+    [
+        ([], (), {}, False),
+        ([DOWN, WITHHELD, DOWN], (DOWN, WITHHELD), {"sink_down": 2}, False),
+        ([DOWN], (DOWN,), {"sink_down": 2}, True),
+        ([DOWN], (DOWN,), {}, True),
+        ([DOWN], (), {"sink_down": 1}, True),
+        ([FULL], (DOWN,), {"queue_full": 1}, True),
+        ([DOWN], (DOWN,), {"queue_full": 1}, True),
+        ([], (DOWN,), {"queue_full": 1}, True),
+    ],
+)
+async def test_gateway_turned_away_exactly_the_calls_that_were_told_so_and_could_be(
+    part: Any, codes: list[str], allowed: tuple[str, ...], shed: dict[str, int], is_wrong: bool
+) -> None:
+    scene = refused(part, *codes)
+    scene.allowed = allowed
+
+    await scene.stop(Stopped(shed))
+
+    assert bool(scene.problems) == is_wrong
+
+
+def test_call_that_was_refused_for_another_reason_is_a_failure(part: Any) -> None:
+    scene = refused(part, DOWN, FULL)
+
+    scene.expect_no_failures(allowed=(DOWN,))
+
+    assert [FULL in problem and DOWN not in problem for problem in scene.problems] == [True]
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b'{"error": {"code": "usage_log_sink_down"}}', DOWN),
+        (b'data: {"choices": []}\n\ndata: {"error": {"code": "usage_not_durable"}}\n\n', WITHHELD),
+        (b"data: [DONE]\n\n", None),
+        (b'data: {"choices": []}\n\n', None),
+        (b"<html>Bad gateway</html>", None),
+        (b"[]", None),
+    ],
+)
+def test_code_is_that_of_the_error_or_of_the_event_that_ends_a_stream(
+    part: Any, body: bytes, code: str | None
+) -> None:
+    assert part("driver").error_code(body) == code
