@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 import msgspec
+from msgspec import structs
 
 from .record import COLUMNS, UsageRecord
 
-_FIELDS = operator.attrgetter(*COLUMNS)
-_TRANSLATED = tuple(map(COLUMNS.index, ("id", "timestamp", "boot_id", "cost")))
-"""Where the values are that JSON has no kind for."""
 _ENCODE = msgspec.json.Encoder().encode
 
 
@@ -32,15 +29,18 @@ def cost_text(cost: Decimal) -> str:
 
 def to_json(record: UsageRecord) -> dict[str, Any]:
     """``record`` as a dict of JSON values; ``cost`` is a text, so that no digit is lost."""
-    return dict(zip(COLUMNS, plain_values(record), strict=True))
+    return dict(zip(COLUMNS, plain_rows((record,))[0], strict=True))
 
 
-def plain_values(record: UsageRecord) -> tuple[Any, ...]:
-    """The values of ``to_json``, in the order of ``COLUMNS``."""
-    values = list(_FIELDS(record))
-    for index in _TRANSLATED:
-        values[index] = _plain(values[index])
-    return tuple(values)
+def plain_rows(records: Sequence[UsageRecord]) -> list[tuple[Any, ...]]:
+    """For each of ``records`` the values of ``to_json``, in the order of ``COLUMNS``. Column by column, which
+    takes a third of the time that row by row does."""
+    if not records:
+        return []
+    columns = list(zip(*map(structs.astuple, records), strict=True))
+    for index, plain in _TRANSLATED.items():
+        columns[index] = plain(columns[index])
+    return list(zip(*columns, strict=True))
 
 
 def json_bytes(record: UsageRecord) -> bytes:
@@ -70,3 +70,32 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Decimal):
         return cost_text(value)
     return value
+
+
+def _plain_column(column: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(map(_plain, column))
+
+
+def _plain_ids(column: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not {UUID, type(None)}.issuperset(map(type, column)):
+        return _plain_column(column)
+    return tuple(msgspec.to_builtins(column))
+
+
+def _plain_times(column: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not {datetime}.issuperset(map(type, column)):
+        return _plain_column(column)
+    texts = zip(column, msgspec.to_builtins(column), strict=True)
+    return tuple([text if len(text) == _UTC_LENGTH else timestamp_text(moment) for moment, text in texts])
+
+
+_UTC_LENGTH = len("2026-01-31T23:59:59.999999Z")
+"""Of the one form of a time that ``timestamp_text`` and ``msgspec`` write alike, and no other has."""
+
+_TRANSLATED: Mapping[int, Callable[[tuple[Any, ...]], tuple[Any, ...]]] = {
+    COLUMNS.index("id"): _plain_ids,
+    COLUMNS.index("boot_id"): _plain_ids,
+    COLUMNS.index("timestamp"): _plain_times,
+    COLUMNS.index("cost"): _plain_column,
+}
+"""The columns whose values JSON has no kind for."""

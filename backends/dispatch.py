@@ -102,10 +102,14 @@ class Dispatcher:
         return (
             self._draining
             or head.row.seq <= self.flush_to
-            or self._ledger.queued >= self._max_rows
-            or self._ledger.queue_bytes >= self._options.max_bytes
+            or self.is_batch_full
             or now >= head.accepted_at + self._linger_s
         )
+
+    @property
+    def is_batch_full(self) -> bool:
+        """Whether the queue's rows fill a batch."""
+        return self._ledger.queued >= self._max_rows or self._ledger.queue_bytes >= self._options.max_bytes
 
     def drain(self, now: float) -> None:
         """Stopping begins: no linger, every retry at once; an open breaker gets one probe, the last."""
@@ -289,8 +293,10 @@ class Dispatcher:
 
     def _forget(self, batch: Batch) -> None:
         """The spool need not keep these rows: to be told in the same step in which they are settled."""
+        if self._disk is None:
+            return
         rows = [row.id for row in batch.rows]
-        if self._disk is not None and (self._ledger.home(batch) == "spooled" or self._disk.holds_any(rows)):
+        if self._ledger.home(batch) == "spooled" or self._disk.holds_any(rows):
             self._disk.forget(rows)
 
     def _wait(self, job: Job, now: float) -> None:

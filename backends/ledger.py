@@ -11,9 +11,11 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import accumulate, chain, islice
 from typing import Literal, TypeAlias
 from uuid import UUID
+
+from msgspec import Struct
 
 from .record import MAX_ROW_BYTES, Batch, UsageRecord, row_bytes, stamped
 
@@ -22,8 +24,7 @@ Home: TypeAlias = Literal["spooled", "dead_lettered"]
 """A bucket whose rows are on the disk: they can be sent from there, and stay there until they are settled."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True, gc=False):
     """A row in custody, its size in bytes and when it was accepted (loop time, seconds)."""
 
     row: UsageRecord
@@ -72,6 +73,11 @@ class Ledger:
         self.boot_id = boot_id
         self.last_seq = 0
         self.places = 0
+        self.queue_bytes = 0
+        self.rows = 0
+        """Rows and places that count against the bound."""
+        self.bytes = 0
+        """Bytes that count against the bound; a place counts as a row of the largest size."""
         self._max_rows = max_rows
         self._max_bytes = max_bytes
         self._on_settled = on_settled
@@ -82,20 +88,8 @@ class Ledger:
         self._accepted = 0
         self._recovered = 0
         self._in_flight = 0
-        self._queue_bytes = 0
-        self._flight_bytes = 0
 
     # --- room
-
-    @property
-    def rows(self) -> int:
-        """Rows and places that count against the bound."""
-        return len(self._queue) + self._in_flight + self.places
-
-    @property
-    def bytes(self) -> int:
-        """Bytes that count against the bound; a place counts as a row of the largest size."""
-        return self._queue_bytes + self._flight_bytes + self.places * MAX_ROW_BYTES
 
     @property
     def room(self) -> int:
@@ -124,14 +118,16 @@ class Ledger:
         return not self._rows_fill(1 / 2) and not self.is_crowded
 
     def _rows_fill(self, part: float) -> bool:
-        rows, size = len(self._queue) + self._in_flight, self._queue_bytes + self._flight_bytes
+        rows, size = self.rows - self.places, self.bytes - self.places * MAX_ROW_BYTES
         return rows >= part * self._max_rows or size >= part * self._max_bytes
 
     def admit(self) -> bool:
         """Give a place for one row, if there is room for it."""
-        if not self.room:
+        if self.rows >= self._max_rows or self.bytes + MAX_ROW_BYTES > self._max_bytes:
             return False
         self.places += 1
+        self.rows += 1
+        self.bytes += MAX_ROW_BYTES
         return True
 
     def admit_beyond(self, more: int) -> bool:
@@ -139,37 +135,48 @@ class Ledger:
         if self.overflow >= more:
             return False
         self.places += 1
+        self.rows += 1
+        self.bytes += MAX_ROW_BYTES
         return True
 
     def release(self) -> None:
         """Take back a place that was not used."""
         self.places -= 1
+        self.rows -= 1
+        self.bytes -= MAX_ROW_BYTES
 
     # --- custody
 
-    def accept(self, row: UsageRecord, row_id: UUID, now: float) -> UsageRecord:
-        """Take the row for a place into the queue; gives it back with its number in this boot."""
-        self.places -= 1
+    def accept(self, row: UsageRecord, row_id: UUID, size: int, now: float) -> UsageRecord:
+        """Take the row for a place, ``size`` bytes of it, into the queue; gives it back with its number in
+        this boot."""
         self._accepted += 1
         self.last_seq += 1
         row = stamped(row, row_id, self.boot_id, self.last_seq)
-        entry = Entry(row, row_bytes(row), now)
-        self._queue.append(entry)
-        self._queue_bytes += entry.size
+        self._queue.append(Entry(row, size, now))
+        self.queue_bytes += size
+        self.places -= 1  # of the rows it stays one
+        self.bytes += size - MAX_ROW_BYTES
         return row
 
     def claim(self, max_rows: int, max_bytes: int) -> Batch | None:
         """Move the oldest rows from the queue into a new batch in flight; None if the queue is empty."""
-        taken: list[Entry] = []
-        size = 0
-        while self._queue and len(taken) < max_rows:
-            if taken and size + self._queue[0].size > max_bytes:
-                break
-            entry = self._queue.popleft()
-            taken.append(entry)
-            size += entry.size
-        self._queue_bytes -= size
-        return self._launch(tuple(taken)) if taken else None
+        if not self._queue:
+            return None
+        if len(self._queue) <= max_rows and self.queue_bytes <= max_bytes:
+            return self._launch(self._dequeue(len(self._queue)))
+        return self._launch(self._dequeue(self._count_fitting(max_rows, max_bytes)))
+
+    def _count_fitting(self, max_rows: int, max_bytes: int) -> int:
+        """How many of the oldest queued rows make a batch: the first always, even alone too large."""
+        sizes = accumulate(entry.size for entry in islice(self._queue, max_rows))
+        return max(1, sum(size <= max_bytes for size in sizes))
+
+    def _dequeue(self, count: int) -> tuple[Entry, ...]:
+        take = self._queue.popleft
+        entries = tuple([take() for _ in range(count)])
+        self.queue_bytes -= self._uncount(entries)
+        return entries
 
     def divide(self, batch: Batch, groups: Iterable[Sequence[int]]) -> list[Batch]:
         """Replace a batch in flight by one new batch per group of its indexes (each index in one group)."""
@@ -259,9 +266,7 @@ class Ledger:
 
     def abandon_queue(self) -> tuple[Entry, ...]:
         """Give up every queued row; they are counted and returned, to be named."""
-        entries = tuple(self._queue)
-        self._queue.clear()
-        self._queue_bytes = 0
+        entries = self._dequeue(len(self._queue))
         self._settle("abandoned", entries)
         return entries
 
@@ -280,10 +285,6 @@ class Ledger:
     @property
     def queued(self) -> int:
         return len(self._queue)
-
-    @property
-    def queue_bytes(self) -> int:
-        return self._queue_bytes
 
     @property
     def is_empty(self) -> bool:
@@ -346,23 +347,35 @@ class Ledger:
     # --- one door in, one door out
 
     def _launch(self, entries: tuple[Entry, ...]) -> Batch:
-        batch = Batch.of(tuple(entry.row for entry in entries))
+        batch = Batch.of(tuple([entry.row for entry in entries]))
         self._fly(batch, entries)
         return batch
 
     def _fly(self, batch: Batch, entries: tuple[Entry, ...]) -> None:
         self._flights[batch.id] = entries
         self._in_flight += len(entries)
-        self._flight_bytes += sum(entry.size for entry in entries)
+        self.rows += len(entries)
+        self.bytes += _size(entries)
 
     def _land(self, batch: Batch) -> tuple[Entry, ...]:
         entries = self._flights.pop(batch.id)
         self._homes.pop(batch.id, None)
         self._in_flight -= len(entries)
-        self._flight_bytes -= sum(entry.size for entry in entries)
+        self._uncount(entries)
         return entries
+
+    def _uncount(self, entries: Sequence[Entry]) -> int:
+        """These leave queue or flight, for good or for the next; how many bytes they are."""
+        size = _size(entries)
+        self.rows -= len(entries)
+        self.bytes -= size
+        return size
 
     def _settle(self, bucket: Bucket, entries: Sequence[Entry]) -> None:
         if entries:
             self._settled[bucket] += len(entries)
             self._on_settled(bucket, entries)
+
+
+def _size(entries: Sequence[Entry]) -> int:
+    return sum([entry.size for entry in entries])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from .waiting import wait_for_end
+
 
 class Pulse:
     """``beat`` wakes everyone who waits. Nothing is handed over: who wakes looks for himself, so a waiter
@@ -22,5 +24,4 @@ class Pulse:
         loop = asyncio.get_running_loop()
         if self._next is None or self._next.done():
             self._next = loop.create_future()
-        # asyncio.wait, not wait_for: it neither cancels what others wait for nor swallows our own cancel.
-        await asyncio.wait({self._next}, timeout=None if when is None else max(0.0, when - loop.time()))
+        await wait_for_end(self._next, None if when is None else max(0.0, when - loop.time()))

@@ -39,11 +39,11 @@ MAX_TAGS = 4096
 MAX_ROW_BYTES = 16 * 1024
 """What one place sets aside until its row is there; the column bounds keep every row below it."""
 
-_FIXED_BYTES = 512
+FIXED_BYTES = 512
 """A row's ids, numbers and times, roughly; the texts are measured."""
 
 
-class UsageRecord(Struct, frozen=True, kw_only=True):
+class UsageRecord(Struct, frozen=True, kw_only=True, gc=False):  # plain data is part of no cycle
     """One call, as it is stored. Costs are USD; times are UTC; ``*_ms`` are milliseconds.
 
     ``id`` is a UUIDv7 minted when the call began and the idempotency key in every sink.
@@ -103,18 +103,18 @@ TEXT_LIMITS: dict[str, int] = {
 }
 """Characters each text column holds; of ``error_message`` and ``tags``, bytes of UTF-8 (see ``sanitise``)."""
 
-_TEXTS = operator.attrgetter(*TEXT_LIMITS)
+_TEXTS = operator.itemgetter(*map(COLUMNS.index, TEXT_LIMITS))
 
 
 def row_bytes(record: UsageRecord) -> int:
     """The bytes that ``record`` counts for against the queue's and a batch's bounds."""
     text = all_text(record)
-    return _FIXED_BYTES + (len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass")))
+    return FIXED_BYTES + (len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass")))
 
 
 def all_text(record: UsageRecord) -> str:
     """The texts of ``record`` one after the other, to be looked at as one; what is no text is left out."""
-    values = _TEXTS(record)
+    values = _TEXTS(structs.astuple(record))
     try:
         return "".join(filter(None, values))
     except TypeError:

@@ -13,7 +13,7 @@ from typing import Any
 
 from msgspec import structs
 
-from .record import MAX_TAGS, MAX_TEXT, TEXT_LIMITS, UsageRecord, all_text
+from .record import FIXED_BYTES, MAX_TAGS, MAX_TEXT, TEXT_LIMITS, UsageRecord, all_text, row_bytes
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _REPLACEMENT = "\ufffd"
@@ -42,8 +42,19 @@ def tags_text(tags: Any) -> str | None:
 
 def sanitise(record: UsageRecord) -> UsageRecord:
     """``record`` as every sink can store it; the same object when nothing had to change."""
-    if _is_clean_at_sight(record):
-        return record
+    return record if _is_clean_at_sight(record, all_text(record)) else _cleaned(record)
+
+
+def sanitised(record: UsageRecord) -> tuple[UsageRecord, int]:
+    """What ``sanitise`` makes of ``record``, and its ``row_bytes``: of most rows one look tells both."""
+    text = all_text(record)
+    if _is_clean_at_sight(record, text):
+        return record, FIXED_BYTES + len(text)
+    record = _cleaned(record)
+    return record, row_bytes(record)
+
+
+def _cleaned(record: UsageRecord) -> UsageRecord:
     changes: dict[str, Any] = {}
     for name, limit in TEXT_LIMITS.items():
         text = getattr(record, name)
@@ -60,9 +71,8 @@ def without_texts(record: UsageRecord) -> UsageRecord:
     return structs.replace(record, **{**blank, "request_id": "", "endpoint": ""})
 
 
-def _is_clean_at_sight(record: UsageRecord) -> bool:
-    """Whether one look tells that nothing has to change, as it does for most rows."""
-    text = all_text(record)
+def _is_clean_at_sight(record: UsageRecord, text: str) -> bool:
+    """Whether one look at all its ``text`` tells that nothing has to change, as it does for most rows."""
     return len(text) <= MAX_TEXT and record.tags is None and text.isascii() and "\x00" not in text
 
 

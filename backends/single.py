@@ -17,6 +17,7 @@ from .errors import NotDurable
 from .ledger import Bucket, Entry
 from .record import UsageRecord
 from .sink import LogSink
+from .waiting import wait_for_end
 from .writer import BatchLogWriter
 
 KEPT: frozenset[Bucket] = frozenset(("committed", "duplicates", "dead_lettered"))
@@ -40,7 +41,7 @@ class SingleLogWriter(BatchLogWriter):
     async def settled(self, receipt: Receipt) -> None:
         """Wait for the sink's answer, at most twice ``attempt_timeout_s``: a sink that ignores its timeout
         must not hold the client for ever. Raises ``NotDurable``."""
-        await asyncio.wait({receipt}, timeout=2 * self._options.attempt_timeout_s)
+        await wait_for_end(receipt, 2 * self._options.attempt_timeout_s)
         bucket = receipt.result() if receipt.done() else "in_flight"
         if bucket not in KEPT:
             raise NotDurable(bucket)

@@ -19,7 +19,7 @@ from uuid import UUID
 
 from pydantic import Field, field_validator
 
-from .codec import plain_values, timestamp_text
+from .codec import plain_rows, timestamp_text
 from .errors import SinkBatchRejected
 from .lane import DatabaseFile, Lane, uses
 from .numbers import NumberedRow, Run
@@ -145,7 +145,7 @@ def _insert(connection: sqlite3.Connection, rows: tuple[UsageRecord, ...]) -> Co
 
 def _values(rows: tuple[UsageRecord, ...]) -> list[tuple[Any, ...]]:
     try:
-        return [plain_values(row) for row in rows]
+        return plain_rows(rows)
     except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise SinkBatchRejected(type(error).__name__, "a row holds a value of the wrong type") from error
 

@@ -6,7 +6,6 @@ on without a journal and readiness says so.
 
 from __future__ import annotations
 
-import asyncio
 from uuid import UUID
 
 from msgspec import structs
@@ -14,6 +13,7 @@ from msgspec import structs
 from .admission import Intent, Place, Receipt, Refused
 from .record import UsageRecord
 from .sanitise import sanitise
+from .waiting import wait_for_end
 from .writer import BatchLogWriter
 
 JOURNAL_S = 1.0
@@ -44,7 +44,7 @@ class WriteAheadLogWriter(BatchLogWriter):
         if self._spool is None:
             return
         if not self._spool.is_stuck:
-            await asyncio.wait({receipt}, timeout=JOURNAL_S)
+            await wait_for_end(receipt, JOURNAL_S)
         if not receipt.done() or receipt.exception():  # nobody cancels a receipt
             self._spool.note_skipped()
 

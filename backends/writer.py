@@ -26,7 +26,7 @@ from .dispatch import Dispatcher
 from .errors import StateError
 from .ledger import Bucket, Entry, Ledger
 from .pulse import Pulse
-from .record import UsageRecord
+from .record import UsageRecord, row_bytes
 from .replay import Replay
 from .reports import (
     FlushReport,
@@ -38,7 +38,7 @@ from .reports import (
     WriterStats,
 )
 from .retry import Backoff
-from .sanitise import sanitise, without_texts
+from .sanitise import sanitised, without_texts
 from .sink import LogSink
 from .spool import Spool
 from .spool.traffic import SpoolTraffic
@@ -163,11 +163,8 @@ class BatchLogWriter:
         ``forked`` and, without room, ``queue_full``."""
         if reason := self._refusal():
             return self._admission.refuse(reason)
-        if not await self._enter():
-            return self._admission.refuse("queue_full", is_call_served=self._on_full != "reject")
-        if reason := self._refusal():
-            self._give_back()
-            return self._admission.refuse(reason)
+        if not self._admission.enter_now() and (refused := await self._wait_for_room()):
+            return refused
         return Place(row_id or uuid7(), self)
 
     def reserve_now(self) -> Place | None:
@@ -175,6 +172,15 @@ class BatchLogWriter:
         if self._refusal() or not (self._enter_beyond() or self._admission.enter_now()):
             return None
         return Place(uuid7(), self)
+
+    async def _wait_for_room(self) -> Refused | None:
+        """Why there is no place after all; None: one has been taken."""
+        if not await self._enter():
+            return self._admission.refuse("queue_full", is_call_served=self._on_full != "reject")
+        if reason := self._refusal():
+            self._give_back()
+            return self._admission.refuse(reason)
+        return None
 
     async def _enter(self) -> bool:
         """Room in memory, else, with ``spill``, on the disk; without room there ``spill`` is ``block``."""
@@ -209,23 +215,26 @@ class BatchLogWriter:
         """Take custody of the row of a place. Never raises."""
         now = self._now()
         try:
-            row = sanitise(row)
+            row, size = sanitised(row)
         except Exception:  # custody comes before tidiness: the row goes on without its texts
             log.exception("row_not_clean", extra={"id": str(row_id)})
             row = without_texts(row)
-        row = self._ledger.accept(row, row_id, now)
+            size = row_bytes(row)
+        row = self._ledger.accept(row, row_id, size, now)
         receipt = self._receipt(row)
         if self._state in ("closed", "failed"):
             self._account_for_the_rest()
             self._boots.keep(self._ledger.last_seq)
-        elif self._ledger.is_pressed or self._is_due(now):
+        elif self._ledger.is_pressed or self._is_due:
             self._pulse.beat()
         return receipt
 
-    def _is_due(self, now: float) -> bool:
-        """Whether the collector has something to do for a row that has just come."""
+    @property
+    def _is_due(self) -> bool:
+        """Whether the collector has something to do for a row that has just come. From the first row on it
+        has a timer."""
         is_first = self._ledger.queued == 1
-        return self._delivery.has_slot and (is_first or self._dispatcher.is_ripe(now))
+        return (is_first or self._dispatcher.is_batch_full) and self._delivery.has_slot
 
     def _receipt(self, row: UsageRecord) -> Receipt | None:
         """What the call may wait for; ``batch`` promises nothing before the answer."""

@@ -17,7 +17,7 @@ from typing import TypeVar
 from uuid import UUID
 
 from ..errors import SpoolUnavailable
-from ..record import Batch
+from ..record import MAX_ROW_BYTES, Batch
 from .folders import SpoolFolder, claim
 from .mending import open_or_mend
 from .options import SpoolOptions
@@ -28,6 +28,9 @@ log = logging.getLogger("backends.spool")
 
 Answer = TypeVar("Answer")
 FULL = "full"
+NEARLY_EMPTY = 0.9
+"""A file that has so much of its room left, every row since taken for one of the largest size, is not
+measured after each job: that takes as long as some rows. The disk's room is, for others use it too."""
 
 
 class SpoolDisk:
@@ -40,6 +43,7 @@ class SpoolDisk:
         self.damaged = 0
         self.set_aside: Path | None = None
         self.room_bytes = 0
+        self._room_in_file = 0
         self._found: deque[int] = deque()
         self._lost: deque[int] = deque()
         self._folder: SpoolFolder | None = None
@@ -80,6 +84,7 @@ class SpoolDisk:
     def apply(self, changes: Changes, *, is_last: bool = False) -> None:
         """See ``SpoolStore.apply``. In a full file only room is made, unless this ``is_last``."""
         if not changes.grows or self.room_bytes > 0 or is_last:
+            self._room_in_file -= changes.rows_written * MAX_ROW_BYTES
             return self._opened.apply(changes)
         self._opened.apply(changes.only_drops())
         self._measure()
@@ -104,6 +109,7 @@ class SpoolDisk:
     def adopt(self) -> bool:
         """Move some of what dead siblings left into our own file: first ours, then theirs goes. Whether that
         was all; to be repeated until it is, with other jobs between."""
+        self._room_in_file = 0
         if self._adopting is None:
             self._adopting = adopt(self.options, self.except_for, lambda: self._safe, self._found.append)
         for damaged in self._adopting:
@@ -145,7 +151,7 @@ class SpoolDisk:
         except BaseException:
             store.close()
             raise
-        self._store, self._cursor = store, 0
+        self._store, self._cursor, self._room_in_file = store, 0, 0
         self._measure()
 
     def _recover(self, store: SpoolStore) -> None:
@@ -168,10 +174,10 @@ class SpoolDisk:
         store.lost = 0
 
     def _measure(self) -> None:
-        free = shutil.disk_usage(self._opened.path.parent).free
-        self.room_bytes = min(
-            self.options.max_bytes - self._opened.size(), free - self.options.min_free_bytes
-        )
+        if self._room_in_file < NEARLY_EMPTY * self.options.max_bytes:
+            self._room_in_file = self.options.max_bytes - self._opened.size()
+        free = shutil.disk_usage(self._opened.folder).free
+        self.room_bytes = min(self._room_in_file, free - self.options.min_free_bytes)
 
     def _measure_what_is_there(self) -> None:
         """After a job, whose answer stands."""

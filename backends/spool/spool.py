@@ -18,6 +18,7 @@ from uuid import UUID
 
 from ..errors import SpoolUnavailable
 from ..record import MAX_ROW_BYTES, Batch, UsageRecord
+from ..waiting import wait_for_end
 from .disk import FULL, SpoolDisk
 from .options import SpoolOptions
 from .store import Changes
@@ -155,16 +156,18 @@ class Spool:
 
     def intend(self, row: UsageRecord) -> asyncio.Future[None]:
         """Journal a call that is about to begin. The future raises ``SpoolUnavailable``."""
-        if not self._is_refusing:
-            self._pending.intents.append(row)
-            self._held.add(row.id)
+        if self._is_refusing:
+            return self._refused()
+        self._pending.intents.append(row)
+        self._held.add(row.id)
         return self._commit_soon()
 
     def journal(self, row: UsageRecord) -> asyncio.Future[None]:
         """Journal a row in place of its intent. The future raises ``SpoolUnavailable``."""
-        if not self._is_refusing:
-            self._pending.rows.append(row)
-            self._held.add(row.id)
+        if self._is_refusing:
+            return self._refused()
+        self._pending.rows.append(row)
+        self._held.add(row.id)
         return self._commit_soon()
 
     async def keep(self, batch: Batch, *, is_numbered: bool = False) -> bool:
@@ -177,7 +180,7 @@ class Spool:
         self._take_back(ids)
         (self._pending.numbered if is_numbered else self._pending.batches).append(batch)
         kept = self._commit_soon()
-        await asyncio.wait({kept}, timeout=KEEP_S)
+        await wait_for_end(kept, KEEP_S)
         if not kept.done() or kept.exception():
             return False
         self._held -= ids
@@ -200,14 +203,14 @@ class Spool:
         self._forgotten.update(ids)
         self._held.difference_update(ids)
         self._pending.dropped_rows.extend(ids)
-        self._commit_soon()
+        self._drop_soon()
 
     def forget_intent(self, row_id: UUID) -> None:
         """The call never began."""
         if row_id in self._held:
             self._held.discard(row_id)
             self._pending.dropped_intents.append(row_id)
-            self._commit_soon()
+            self._drop_soon()
 
     def keep_now(self, batches: Sequence[Batch]) -> list[Batch]:
         """Keep ``batches`` before returning, blocking for at most ``LAST_CHANCE_S``; those that are kept.
@@ -250,17 +253,23 @@ class Spool:
 
     # --- one commit for many
 
+    def _refused(self) -> asyncio.Future[None]:
+        """The answer of a disk that is ailing: what waits for it must not grow without a bound."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        _end(done, SpoolUnavailable(self._fault or "no answer"))
+        return done
+
     def _commit_soon(self) -> asyncio.Future[None]:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
-        done.add_done_callback(_retrieve)
-        if self._is_refusing:  # what waits for a disk that is ailing must not grow without a bound
-            done.set_exception(SpoolUnavailable(self._fault or "no answer"))
-            return done
         self._waiting.append(done)
         if self._committing is None or self._committing.done():
             self._committing = loop.create_task(self._commit(), name="spool commit")
         return done
+
+    def _drop_soon(self) -> None:
+        if not self._is_refusing:  # else with what comes once the disk is well
+            self._commit_soon()
 
     async def _commit(self) -> None:
         while self._pending:
@@ -273,8 +282,7 @@ class Spool:
                 self._pending.dropped_rows[:0] = changes.dropped_rows
                 self._pending.dropped_intents[:0] = changes.dropped_intents
             for done in waiting:
-                if not done.done():
-                    done.set_exception(error) if error else done.set_result(None)
+                _end(done, error)
             if error and not self._pending.grows:
                 return
 
@@ -313,7 +321,10 @@ class Spool:
         self._fault = trouble
 
 
-def _retrieve(done: asyncio.Future[None]) -> None:
-    """Whether or not anybody looks at it."""
-    if not done.cancelled():
-        done.exception()
+def _end(done: asyncio.Future[None], error: SpoolUnavailable | None) -> None:
+    if done.done():
+        return
+    if error is None:
+        return done.set_result(None)
+    done.set_exception(error)
+    done.exception()  # seen, whether or not anybody looks at it

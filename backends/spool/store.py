@@ -9,15 +9,15 @@ from __future__ import annotations
 import json
 import sqlite3
 import weakref
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 from zlib import crc32
 
-from msgspec import structs
+from msgspec import structs, to_builtins
 
 from ..codec import from_json, json_bytes
 from ..record import Batch, UsageRecord
@@ -57,6 +57,12 @@ class Changes:
         """Whether the file will need more room."""
         return bool(self.intents or self.rows or self.batches)
 
+    @property
+    def rows_written(self) -> int:
+        """How many rows and intents it writes."""
+        in_batches = sum(len(batch.rows) for batch in (*self.batches, *self.numbered))
+        return len(self.intents) + len(self.rows) + in_batches
+
     def only_drops(self) -> Changes:
         """What of it takes no room."""
         return Changes(
@@ -94,6 +100,7 @@ class SpoolStore:
 
     def __init__(self, path: Path, sync: Literal["normal", "full"]) -> None:
         self.path = path
+        self.folder = path.parent
         self.lost = 0
         self._connection = sqlite3.connect(
             path, timeout=LOCK_S, isolation_level=None, check_same_thread=False
@@ -123,15 +130,12 @@ class SpoolStore:
     def apply(self, changes: Changes) -> None:
         """Do all of ``changes``; returning means on disk. May be repeated."""
         with self._transaction():
-            execute, many = self._connection.execute, self._connection.executemany
-            many(_SQL["keep_intent"], ((str(row.id), *_body(row)) for row in changes.intents))
-            many(_SQL["keep_row"], ((str(row.id), None, 0, *_body(row)) for row in changes.rows))
-            many(_SQL["drop_intent"], ((str(row.id),) for row in changes.rows))
+            self._many("keep_intent", _stored(changes.intents))
+            self._keep_rows(None, changes.rows)
             for batch in (*changes.batches, *changes.numbered):
-                execute(_SQL["keep_batch"], (str(batch.id),))
-                many(_SQL["keep_row"], _batch_rows(batch))
-                many(_SQL["drop_intent"], ((str(row.id),) for row in batch.rows))  # of a call not journalled
-            many(_SQL["drop_intent"], ((str(row_id),) for row_id in changes.dropped_intents))
+                self._connection.execute(_SQL["keep_batch"], (str(batch.id),))
+                self._keep_rows(str(batch.id), batch.rows)
+            self._many("drop_intent", _keys(changes.dropped_intents))
             self._drop(changes.dropped_rows)
         if changes.dropped_rows:
             self._shrink()
@@ -213,9 +217,9 @@ class SpoolStore:
         found = self._connection.execute(_SQL["all_intents"]).fetchall()
         intents = [row for _, body, crc in found if (row := _read(body, crc)) is not None]
         ended = [structs.replace(row, status="cancelled", end_reason="crash") for row in intents]
-        keep, drop = _SQL["keep_new_row"], _SQL["drop_intent"]  # a row says more than its intent
-        self._connection.executemany(keep, ((str(row.id), None, 0, *_body(row)) for row in ended))
-        self._connection.executemany(drop, ((str(row.id),) for row in ended))
+        kept = _stored(ended)  # as a new row: one that is there says more than its intent
+        self._many("keep_new_row", [(row_id, None, 0, body, crc) for row_id, body, crc in kept])
+        self._many("drop_intent", [(row_id,) for row_id, _, _ in kept])
 
     def _gather_loose_rows(self) -> None:
         while loose := self._connection.execute(_SQL["loose_rows"], (ROWS_PER_BATCH,)).fetchall():
@@ -260,15 +264,25 @@ class SpoolStore:
 
     # --- the file
 
+    def _keep_rows(self, batch_id: str | None, rows: Sequence[UsageRecord]) -> None:
+        kept = _stored(rows)
+        values = ((row_id, batch_id, place, body, crc) for place, (row_id, body, crc) in enumerate(kept))
+        self._many("keep_row", list(values))
+        self._many("drop_intent", [(row_id,) for row_id, _, _ in kept])
+
     def _drop(self, rows: Collection[UUID]) -> None:
-        ids = [(str(row_id),) for row_id in rows]
-        self._connection.executemany(_SQL["drop_row"], ids)
-        self._connection.executemany(_SQL["drop_intent"], ids)  # of a row that could not be journalled
+        keys = _keys(rows)
+        self._many("drop_row", keys)
+        self._many("drop_intent", keys)  # of a row that could not be journalled
+
+    def _many(self, statement: str, values: Collection[Sequence[Any]]) -> None:
+        if values:
+            self._connection.executemany(_SQL[statement], values)
 
     def _shrink(self) -> None:
         """An outage is over: give its room back to the disk."""
-        pages, free = self._pragma("page_count"), self._pragma("freelist_count")
-        if free > WORTH_SHRINKING and free > 0.95 * pages:
+        free = self._pragma("freelist_count")
+        if free > WORTH_SHRINKING and free > 0.95 * self._pragma("page_count"):
             self._connection.execute("VACUUM")
 
     def _pragma(self, name: str) -> int:
@@ -318,11 +332,11 @@ def _read(body: bytes, crc: int) -> UsageRecord | None:
         return None
 
 
-def _body(row: UsageRecord) -> tuple[bytes, int]:
-    body = json_bytes(row)
-    return body, crc32(body)
+def _stored(rows: Sequence[UsageRecord]) -> list[tuple[str, bytes, int]]:
+    """Of each row its id, its body and the checksum of that."""
+    bodies = [json_bytes(row) for row in rows]
+    return list(zip(to_builtins([row.id for row in rows]), bodies, map(crc32, bodies), strict=True))
 
 
-def _batch_rows(batch: Batch) -> Iterator[tuple[str, str, int, bytes, int]]:
-    for place, row in enumerate(batch.rows):
-        yield str(row.id), str(batch.id), place, *_body(row)
+def _keys(row_ids: Collection[UUID]) -> list[tuple[str]]:
+    return [(text,) for text in to_builtins(list(row_ids))]

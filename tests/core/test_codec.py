@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends import to_json
-from backends.codec import cost_text, from_json, json_bytes, timestamp_text
+from backends.codec import cost_text, from_json, json_bytes, plain_rows, timestamp_text
 from backends.record import COLUMNS, UsageRecord
 from backends.sanitise import sanitise
 from backends.testing import make_bare_record, make_full_record, make_record, money, records
@@ -63,6 +63,19 @@ def test_a_time_of_another_zone_is_told_in_utc() -> None:
     moment = datetime(2026, 1, 1, 1, 0, tzinfo=timezone(timedelta(hours=2)))
 
     assert timestamp_text(moment) == "2025-12-31T23:00:00.000000Z"
+
+
+def test_rows_of_one_batch_are_told_each_by_itself() -> None:
+    zone = timezone(timedelta(hours=2))
+    moments = [datetime(2026, 1, 1, 1, tzinfo=UTC), datetime(2026, 1, 1, 1, 0, 0, 5, tzinfo=UTC)]
+    moments += [moment.replace(tzinfo=zone) for moment in moments]
+    rows = [make_record(timestamp=moment) for moment in moments] + [make_full_record(), make_bare_record()]
+
+    assert plain_rows(rows) == [tuple(to_json(row).values()) for row in rows]
+    assert [values[COLUMNS.index("timestamp")] for values in plain_rows(rows)[:4]] == [
+        timestamp_text(moment) for moment in moments
+    ]
+    assert plain_rows([]) == []
 
 
 def test_json_that_no_record_was_made_from_is_refused() -> None:

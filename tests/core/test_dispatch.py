@@ -12,6 +12,7 @@ from backends.dispatch import Dispatcher
 from backends.errors import Rejection, SinkBatchRejected, SinkFatal, SinkRetryable, SinkRowsRejected
 from backends.job import Job
 from backends.ledger import Ledger, LedgerCounts
+from backends.record import row_bytes
 from backends.retry import Backoff
 from backends.sink import Committed
 from backends.testing import make_record
@@ -31,7 +32,7 @@ class Desk:
         self.dispatcher = Dispatcher(self.ledger, limits, sink="acme", dead_letters=self.box, backoff=backoff)
         for _ in range(rows):
             assert self.ledger.admit()
-            self.ledger.accept(make_record(), uuid7(), now=0.0)
+            self.ledger.accept(row := make_record(), uuid7(), row_bytes(row), now=0.0)
 
     def next(self, now: float = 0.0) -> Job:
         job = self.dispatcher.next(now)

@@ -30,7 +30,7 @@ def put(ledger: Ledger, count: int = 1) -> list[UUID]:
     ids = []
     for _ in range(count):
         assert ledger.admit()
-        ids.append(ledger.accept(make_record(), uuid7(), now=0.0).id)
+        ids.append(ledger.accept(row := make_record(), uuid7(), row_bytes(row), now=0.0).id)
     return ids
 
 
@@ -86,7 +86,7 @@ def test_a_place_sets_the_largest_row_aside_until_the_row_is_there() -> None:
     ledger = make_ledger(max_bytes=2 * MAX_ROW_BYTES)
     assert ledger.admit() and ledger.admit() and not ledger.admit()
 
-    ledger.accept(make_record(), uuid7(), now=0.0)
+    ledger.accept(row := make_record(), uuid7(), row_bytes(row), now=0.0)
 
     assert not ledger.admit(), "one row and one place leave less than the largest row"
     ledger.release()
@@ -172,7 +172,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.places)
     @rule(row=st.sampled_from(ROWS))
     def accept(self, row: UsageRecord) -> None:
-        row = self.ledger.accept(row, uuid7(), 0.0)
+        row = self.ledger.accept(row, uuid7(), row_bytes(row), 0.0)
         assert row.seq == len(self.where) + 1
         self.where[row.id] = "queued"
         self.places -= 1

@@ -18,7 +18,7 @@ from backends.dispatch import Dispatcher
 from backends.errors import SinkFatal
 from backends.ledger import Home, Ledger
 from backends.memory import MemoryDatabase, MemorySink
-from backends.record import Batch, UsageRecord, stamped
+from backends.record import Batch, UsageRecord, row_bytes, stamped
 from backends.retry import Backoff
 from backends.spool import Spool, SpoolOptions
 from backends.testing import FaultySink, fail, lose_ack, make_record, virtual_clock
@@ -330,7 +330,7 @@ def test_rows_of_the_disk_go_back_there_when_everything_is_given_up(home: Home, 
         disk=Disk() if has_disk else None,
     )
     assert ledger.admit()
-    ledger.accept(make_record(), make_record().id, now=0.0)
+    ledger.accept(row := make_record(), row.id, row_bytes(row), now=0.0)
     job = dispatcher.next(0.0)
     assert job is not None
     ledger.recover(1, home)
