@@ -80,7 +80,7 @@ async def seconds_for(rows: Sequence[UsageRecord], folder: Path, chunk: int) -> 
 async def put(writer: BatchLogWriter, rows: Sequence[UsageRecord], chunk: int) -> None:
     """All of ``rows``, as calls would: the collector has its turn after each ``chunk``."""
     for number, row in enumerate(rows, 1):
-        place = await writer.reserve()
+        place = await writer.reserve(row.id)
         assert isinstance(place, Place), place
         place.put(row)
         if number % chunk == 0:
