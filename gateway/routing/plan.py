@@ -8,7 +8,7 @@ no call is refused for the health of its targets alone. Awaits nothing.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -49,7 +49,7 @@ class Plan:
         self._rng = rng
         self._costs: Costs = _nobody_knows
         self._stream = False
-        self._tries: Counter[str] = Counter()
+        self._tries: defaultdict[str, int] = defaultdict(int)
         self._unfit: set[str] = set()
         self._next: Target = model.targets[0]
 
