@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -31,11 +32,7 @@ log = logging.getLogger("gateway.calls")
 
 def calls_in(format: Format) -> Handler:
     """The handler of the endpoint that speaks ``format``."""
-
-    async def handle(request: web.Request) -> web.StreamResponse:
-        return await _infer(request, format)
-
-    return handle
+    return partial(_infer, format=format)
 
 
 async def _infer(request: web.Request, format: Format) -> web.StreamResponse:

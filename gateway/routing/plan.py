@@ -68,12 +68,14 @@ class Plan:
         """Whether one more attempt could follow."""
         return bool(self._candidates())
 
-    def keep(self, is_served: Callable[[Route], bool]) -> None:
-        """Leave out where the call may not go, unless that is everywhere."""
+    def keep(self, is_served: Callable[[Route], bool]) -> bool:
+        """Leave out where the call may not go, unless that is everywhere; whether anything is left."""
         targets = [each for each in self._targets if is_served(each.route)]
         fallbacks = [each for each in self._fallbacks if is_served(each.route)]
-        if targets or fallbacks:
-            self._targets, self._fallbacks = targets, fallbacks
+        if not targets and not fallbacks:
+            return False
+        self._targets, self._fallbacks = targets, fallbacks
+        return True
 
     def choose(self, costs: Costs, *, stream: bool) -> Route:
         """The route of the first attempt. Once, before it."""
