@@ -6,7 +6,6 @@ Anything else than a plain count is unknown, never zero and never an error.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 from msgspec import Struct, structs
@@ -65,7 +64,7 @@ _NOTHING = TokenUsage()
 
 def read_usage(usage: object, names: CountNames = OPENAI) -> TokenUsage | None:
     """The counts in a ``usage`` object; None when there is no usable count in it."""
-    if not isinstance(usage, Mapping):
+    if not isinstance(usage, dict):
         return None
     counts = TokenUsage(
         prompt_tokens=count_in(usage, names.prompt),
@@ -89,7 +88,7 @@ def _last(earlier: int | None, later: int | None) -> int | None:
 
 def count_in(holder: object, name: str) -> int | None:
     """The count under ``name``, if it is one that fits every sink."""
-    value = holder.get(name) if isinstance(holder, Mapping) else None
+    value = holder.get(name) if isinstance(holder, dict) else None
     if isinstance(value, bool) or not isinstance(value, int):
         return None
     return value if 0 <= value <= _MAX_COUNT else None

@@ -131,14 +131,15 @@ class OpenAiProvider:
         return refusal(response.status, text, retry_after(response.headers.get("Retry-After")))
 
     async def _answer(self, response: aiohttp.ClientResponse, format: Format) -> Answer:
-        is_json = "Content-Type" not in response.headers or "json" in response.content_type
+        content_type = response.headers.get("Content-Type", _JSON)
+        is_json = content_type == _JSON or "json" in response.content_type
         if not is_json and (format.is_json or response.content_type in _PAGES):
             raise ProviderMalformed("The provider answered with something else than JSON.")
         body = await read_at_most(response.content, MAX_ANSWER_BYTES)
         if body is None:
             raise ProviderMalformed("The provider's answer is too large.")
         if not is_json:
-            return Answer(response.status, body, response.headers["Content-Type"], None, has_text=False)
+            return Answer(response.status, body, content_type, None, has_text=False)
         payload = _object_in(body)
         if (failure := format.failure(payload, self._api_key)) is not None:
             raise ProviderFailed("The provider answered with an error.", said=failure)
