@@ -8,7 +8,7 @@ be stale, so a POST that may have been paid for never goes out twice.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
 from io import BytesIO
 from typing import Any, ClassVar
@@ -95,13 +95,13 @@ class OpenAiProvider:
         except TRANSPORT_ERRORS as error:
             raise typed(error) from error
 
-    async def _post(
+    def _post(
         self, endpoint: str, payload: Payload, headers: dict[str, str], timeout: aiohttp.ClientTimeout
-    ) -> aiohttp.ClientResponse:
+    ) -> Awaitable[aiohttp.ClientResponse]:
         # BytesIO shares the bytes and goes out in pieces, so that a large body does not hold up the loop; a
         # small one goes out with its head, which costs less.
         body = payload.body
-        return await self._session.post(
+        return self._session.post(
             self._url(endpoint),
             data=body if len(body) <= _SMALL_BODY_BYTES else BytesIO(body),
             headers=headers,
