@@ -55,14 +55,14 @@ class Attempts:
         self._plan = plan
         self._payloads = payloads
 
-    async def send(self) -> Answer:
+    def send(self) -> Awaitable[Answer]:
         """The provider's whole answer. Raises ``ProviderError``: the last attempt's."""
-        return await self._until_answered(self._send)
+        return self._until_answered(self._send)
 
-    async def open(self, resources: AsyncExitStack) -> EventStream:
+    def open(self, resources: AsyncExitStack) -> Awaitable[EventStream]:
         """The provider's stream, whose connection closes with ``resources``. If something else could have
         been tried, its first event has come. Raises ``ProviderError``: the last attempt's."""
-        return await self._until_answered(lambda: self._open(resources))
+        return self._until_answered(lambda: self._open(resources))
 
     async def _until_answered(self, attempt: Callable[[], Awaitable[T]]) -> T:
         began = time.monotonic()
