@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import TypeVar
 
 from aiohttp import web
@@ -20,7 +21,7 @@ from .calls import Call
 from .departure import ClientLeft, Departure, has_left
 from .endings import provider_ending
 from .keys import PRICES, PROVIDERS, SETTINGS, WRITER
-from .providers.base import Answer, EventStream, Payload
+from .providers.base import Answer, EventStream, Payload, Provider
 from .providers.errors import ProviderError
 from .routing import Plan, Ticket
 from .watched_stream import WatchedStream, in_time
@@ -49,18 +50,19 @@ class Attempts:
 
     def __init__(self, request: web.Request, call: Call, plan: Plan, payloads: Payloads) -> None:
         self._request = request
+        self._app = request.app
         self._call = call
         self._plan = plan
         self._payloads = payloads
 
-    async def send(self) -> Answer:
+    def send(self) -> Awaitable[Answer]:
         """The provider's whole answer. Raises ``ProviderError``: the last attempt's."""
-        return await self._until_answered(self._send)
+        return self._until_answered(self._send)
 
-    async def open(self, resources: AsyncExitStack) -> EventStream:
+    def open(self, resources: AsyncExitStack) -> Awaitable[EventStream]:
         """The provider's stream, whose connection closes with ``resources``. If something else could have
         been tried, its first event has come. Raises ``ProviderError``: the last attempt's."""
-        return await self._until_answered(lambda: self._open(resources))
+        return self._until_answered(lambda: self._open(resources))
 
     async def _until_answered(self, attempt: Callable[[], Awaitable[T]]) -> T:
         began = time.monotonic()
@@ -77,23 +79,17 @@ class Attempts:
 
     # --- one attempt
 
-    @contextmanager
-    def _attempt(self) -> Iterator[Ticket]:
-        with self._plan.start() as ticket:
-            route = self._plan.route
-            price = self._request.app[PRICES].price_at(route.price_key, self._call.began_at)
-            self._call.turn_to(route, price)
-            try:
-                yield ticket
-            except ProviderError as error:
-                self._plan.heed(ticket, error, datetime.now(UTC))
-                raise
+    def _turn(self) -> tuple[Provider, Payload]:
+        """The call turns to where the attempt under way goes, with this payload."""
+        route = self._plan.route
+        price = self._app[PRICES].price_at(route.price_key, self._call.began_at)
+        self._call.turn_to(route, price)
+        return self._app[PROVIDERS][route.provider], self._payloads.of(route.model)
 
     async def _send(self) -> Answer:
         facts, deadline = self._call.facts, self._deadline(self._plan.attempt_timeout_s)
-        with self._attempt() as ticket:
-            provider = self._request.app[PROVIDERS][self._plan.route.provider]
-            payload = self._payloads.of(self._plan.route.model)
+        with self._plan.start() as ticket, _Heeded(self._plan, ticket):
+            provider, payload = self._turn()
             sending = provider.send(facts.endpoint, payload, facts.request_id)
             answer = await sending if deadline is None else await _by(deadline, sending)
             ticket.answer()
@@ -103,9 +99,9 @@ class Attempts:
     async def _open(self, resources: AsyncExitStack) -> EventStream:
         facts = self._call.facts
         async with AsyncExitStack() as own:
-            ticket = own.enter_context(self._attempt())
-            provider = self._request.app[PROVIDERS][self._plan.route.provider]
-            payload = self._payloads.of(self._plan.route.model)
+            ticket = own.enter_context(self._plan.start())
+            own.enter_context(_Heeded(self._plan, ticket))
+            provider, payload = self._turn()
             first_by = self._deadline(self._plan.attempt_timeout_s, self._first_token_timeout_s())
             async with in_time(first_by):
                 opening = provider.stream(facts.endpoint, payload, facts.request_id)
@@ -117,7 +113,7 @@ class Attempts:
             return stream
 
     def _first_token_timeout_s(self) -> float | None:
-        provider = self._request.app[SETTINGS].providers[self._plan.route.provider]
+        provider = self._app[SETTINGS].providers[self._plan.route.provider]
         return provider.first_token_timeout_s
 
     def _deadline(self, *seconds: float | None) -> float | None:
@@ -134,7 +130,7 @@ class Attempts:
         if has_left(self._request):
             return None
         step = self._plan.after(error, datetime.now(UTC))
-        place = None if step is None else self._request.app[WRITER].reserve_now()
+        place = None if step is None else self._app[WRITER].reserve_now()
         if step is None or place is None:
             return None
         try:
@@ -151,6 +147,27 @@ class Attempts:
         except ClientLeft:
             return False
         return not has_left(self._request)
+
+
+class _Heeded:
+    """Inside runs the attempt of ``ticket``; the plan hears of its failure. Every call passes here, and a
+    class costs it a third of what a generator does."""
+
+    def __init__(self, plan: Plan, ticket: Ticket) -> None:
+        self._plan = plan
+        self._ticket = ticket
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if isinstance(error, ProviderError):
+            self._plan.heed(self._ticket, error, datetime.now(UTC))
 
 
 async def _by(deadline: float, answering: Awaitable[T]) -> T:

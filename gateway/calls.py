@@ -17,7 +17,7 @@ from typing import Protocol
 from uuid import UUID
 from weakref import WeakSet
 
-from msgspec import structs
+from msgspec import Struct, structs
 from uuid_utils.compat import uuid7
 
 from backends import Place, UsageRecord, UsageSource
@@ -32,8 +32,7 @@ from .token_usage import TokenUsage
 log = logging.getLogger("gateway.calls")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class Facts(Struct, frozen=True, kw_only=True):
     """What is known of a call when it begins. ``tags`` is the text of a JSON object; ``prompt_tokens`` are
     our own estimate, for a provider that counts none."""
 
@@ -122,7 +121,7 @@ class Call:
     def turn_to(self, route: Route, price: Price | None) -> None:
         """An attempt begins, which goes to ``route``; the name that was asked for stays."""
         if route is not self.facts.route or price is not self.facts.price:
-            self.facts = replace(self.facts, route=route, price=price)
+            self.facts = structs.replace(self.facts, route=route, price=price)
         self.attempt_began = time.monotonic()
 
     def absorb(self, place: Place, ending: Ending) -> None:

@@ -34,8 +34,12 @@ def estimate(prompt_tokens: int, text_characters: int) -> TokenUsage:
 def prompt_tokens(members: Mapping[str, Any], names: Sequence[str] = ("messages", "input")) -> int:
     """The tokens of the texts below ``names``, or of what is tokens there already. Pictures and sound have no
     characters and count for nothing."""
-    values = [each for name in names for each in _texts_below(members, name)]
-    return _tokens(sum(map(_characters, values))) + sum(map(_given_tokens, values))
+    characters, given = 0, 0
+    for name in names:
+        for each in _texts_below(members, name):
+            characters += _characters(each)
+            given += _given_tokens(each)
+    return _tokens(characters) + given
 
 
 def body_tokens(members: Mapping[str, Any], names: Sequence[str]) -> int:
@@ -81,10 +85,10 @@ def _characters(value: object) -> int:
         return len(value)
     if not isinstance(value, dict):
         return 0
-    content = value.get("content")
+    content, text = value.get("content"), value.get("text")
     if isinstance(content, list):
         return sum(map(len, _part_texts(content)))
-    return sum(len(each) for each in (content, value.get("text")) if isinstance(each, str))
+    return (len(content) if isinstance(content, str) else 0) + (len(text) if isinstance(text, str) else 0)
 
 
 def _part_texts(parts: list[Any]) -> Iterator[str]:

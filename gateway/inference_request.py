@@ -7,8 +7,9 @@ it came, with only the model's name changed and what the format has to tell the 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+from msgspec import Struct, field
 
 from .errors import BadRequest
 from .providers.base import Payload
@@ -36,8 +37,7 @@ class Members(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InferenceRequest:
+class InferenceRequest(Struct, frozen=True, kw_only=True):
     """One checked request. ``shows_usage``: the client asked for the stream's usage chunk itself;
     ``prompt_tokens`` are an estimate. ``output_tokens``: the most that the client wants for each of its
     ``choices``, None if it does not say; ``images``: how many it wants. ``user``: whom the body names;

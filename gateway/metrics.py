@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from functools import cache
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, Metric, generate_latest
+from prometheus_client import CollectorRegistry, Histogram, Metric, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from backends import LogWriter, UsageRecord, WriterStats
+
+from .tallies import Distribution, Tally
 
 OTHER: Final = "other"
 BREAKER_STATES = {"closed": 0, "half_open": 1, "open": 2}
@@ -56,44 +57,37 @@ class Metrics:
         self._count_writing()
 
     def _count_calls(self) -> None:
-        registry = self.registry
-        self._requests = Counter(
-            "gateway_requests_total",
+        self._requests = Tally(
+            "gateway_requests",
             "Calls that ended and requests that were refused, by the HTTP status sent.",
             ("endpoint", "provider", "status_code"),
-            registry=registry,
         )
-        self._request_seconds = Histogram(
-            "gateway_request_seconds", "Whole calls.", buckets=CALL_BUCKETS, registry=registry
-        )
-        self._overhead_seconds = Histogram(
+        self._request_seconds = Distribution("gateway_request_seconds", "Whole calls.", CALL_BUCKETS)
+        self._overhead_seconds = Distribution(
             "gateway_overhead_seconds",
             "The part of a call not spent waiting for the provider.",
-            buckets=OVERHEAD_BUCKETS,
-            registry=registry,
+            OVERHEAD_BUCKETS,
         )
-        self._ttft_seconds = Histogram(
-            "gateway_ttft_seconds", "First byte of a stream.", buckets=CALL_BUCKETS, registry=registry
-        )
-        self._tokens = Counter(
-            "gateway_tokens_total",
+        self._ttft_seconds = Distribution("gateway_ttft_seconds", "First byte of a stream.", CALL_BUCKETS)
+        self._tokens = Tally(
+            "gateway_tokens",
             "Tokens by type; cached is contained in prompt, reasoning in completion.",
             ("provider", "model", "type"),
-            registry=registry,
         )
-        self._absorbed = Counter(
-            "gateway_absorbed_attempts_total",
+        self._absorbed = Tally(
+            "gateway_absorbed_attempts",
             "Attempts at a provider that failed, and that a further one hid from the client.",
             ("provider", "error_code"),
-            registry=registry,
         )
-        self._cost = Counter(
-            "gateway_cost_usd_total", "Cost of calls.", ("provider", "model"), registry=registry
+        self._cost = Tally("gateway_cost_usd", "Cost of calls.", ("provider", "model"))
+        self._durable_seconds = Distribution(
+            "gateway_log_durable_seconds", "From accepted to committed, per row.", SINK_BUCKETS
         )
-        # A series is looked up once, not for every call; there are few, since labels are bounded.
-        self._requests_of = cache(self._requests.labels)
-        self._tokens_of = cache(self._tokens.labels)
-        self._cost_of = cache(self._cost.labels)
+        for each in (
+            *(self._requests, self._tokens, self._absorbed, self._cost),
+            *(self._request_seconds, self._overhead_seconds, self._ttft_seconds, self._durable_seconds),
+        ):
+            self.registry.register(each)
 
     def _count_writing(self) -> None:
         registry = self.registry
@@ -111,12 +105,6 @@ class Metrics:
             buckets=ROW_BUCKETS,
             registry=registry,
         )
-        self._durable_seconds = Histogram(
-            "gateway_log_durable_seconds",
-            "From accepted to committed, per row.",
-            buckets=SINK_BUCKETS,
-            registry=registry,
-        )
 
     # --- calls
 
@@ -125,7 +113,7 @@ class Metrics:
         may be a label. ``overhead_s`` is in seconds."""
         provider = record.provider or ""
         model = (record.model or "") if is_known_model else OTHER
-        self._requests_of(record.endpoint, provider, str(record.status_code or "")).inc()
+        self._requests.add((record.endpoint, provider, str(record.status_code or "")))
         self._overhead_seconds.observe(max(0.0, overhead_s))
         if record.latency_ms is not None:
             self._request_seconds.observe(record.latency_ms / 1000)
@@ -142,19 +130,19 @@ class Metrics:
         }
         for kind, count in tokens.items():
             if count is not None and count > 0:
-                self._tokens_of(provider, model, kind).inc(count)
+                self._tokens.add((provider, model, kind), count)
         if record.cost is not None and record.cost > 0:
-            self._cost_of(provider, model).inc(float(record.cost))
+            self._cost.add((provider, model), float(record.cost))
 
     def attempt_absorbed(self, record: UsageRecord, is_known_model: bool) -> None:
         """Count an attempt that failed and was hidden: it is no request, and what it used is used."""
         provider = record.provider or ""
-        self._absorbed.labels(provider, record.error_code or "").inc()
+        self._absorbed.add((provider, record.error_code or ""))
         self._count_use(record, provider, (record.model or "") if is_known_model else OTHER)
 
     def request_refused(self, endpoint: str, status_code: int) -> None:
         """Count one request that ended without a row. ``endpoint`` is a route's template or ``other``."""
-        self._requests_of(endpoint, "", str(status_code)).inc()
+        self._requests.add((endpoint, "", str(status_code)))
 
     # --- the writer: see ``WriterObserver``
 

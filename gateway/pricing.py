@@ -49,8 +49,8 @@ def cost(price: Price, usage: TokenUsage, images: int = 0) -> Decimal | None:
         _parted(prompt, usage.cached_tokens, price.input_per_million, price.cached_input_per_million),
         _parted(completion, usage.reasoning_tokens, price.output_per_million, price.reasoning_per_million),
     )
-    apart = _EXACT.add(_times(images, price.per_image), price.per_request)
-    return _ROUNDING.quantize(_EXACT.add(_EXACT.scaleb(per_million, -6), apart), _NINE_PLACES)
+    exact = _EXACT.add(_EXACT.scaleb(per_million, -6), _apart(price, images))
+    return _ROUNDING.quantize(exact, _NINE_PLACES)
 
 
 def foreseen(price: Price, prompt_tokens: int, output_tokens: int, images: int = 0) -> Decimal:
@@ -58,13 +58,19 @@ def foreseen(price: Price, prompt_tokens: int, output_tokens: int, images: int =
     two kinds of output."""
     output = max(price.output_per_million, price.reasoning_per_million or Decimal(0))
     per_million = _EXACT.add(_times(prompt_tokens, price.input_per_million), _times(output_tokens, output))
-    apart = _EXACT.add(_times(images, price.per_image), price.per_request)
-    return _EXACT.add(_EXACT.scaleb(per_million, -6), apart)
+    return _EXACT.add(_EXACT.scaleb(per_million, -6), _apart(price, images))
 
 
 def _is_usable(price: Decimal) -> bool:
     exponent = price.as_tuple().exponent
     return isinstance(exponent, int) and exponent >= -_MAX_PLACES and 0 <= price <= _MAX_USD
+
+
+def _apart(price: Price, images: int) -> Decimal:
+    """What costs beside the tokens."""
+    if not images or not price.per_image:
+        return price.per_request
+    return _EXACT.add(_times(images, price.per_image), price.per_request)
 
 
 def _parted(count: int, part: int | None, price: Decimal, price_of_part: Decimal | None) -> Decimal:
@@ -77,7 +83,7 @@ def _parted(count: int, part: int | None, price: Decimal, price_of_part: Decimal
 
 
 def _times(count: int, price: Decimal) -> Decimal:
-    return _EXACT.multiply(Decimal(count), price)
+    return _EXACT.multiply(count, price)
 
 
 def _prompt_tokens(usage: TokenUsage, price: Price) -> int | None:

@@ -7,7 +7,7 @@ a page has to know.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Final
 
 from aiohttp import hdrs, web
@@ -45,13 +45,13 @@ PREFLIGHT_HOLDS_S: Final = 600
 _HEADER_NAME = re.compile(r"[a-z0-9-]{1,64}")
 
 
-async def secure_response(request: web.BaseRequest, response: web.StreamResponse) -> None:
-    """Set what a handler has not set itself."""
+def secure(headers: MutableMapping[str, str], path: str) -> None:
+    """Set what a handler at ``path`` has not set itself."""
     for name, value in SECURITY.items():
-        response.headers.setdefault(name, value)
-    if request.path.startswith("/v1/"):
-        response.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
-        response.headers.setdefault(hdrs.VARY, hdrs.AUTHORIZATION)
+        headers.setdefault(name, value)
+    if path.startswith("/v1/"):
+        headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
+        headers.setdefault(hdrs.VARY, hdrs.AUTHORIZATION)
 
 
 class Cors:

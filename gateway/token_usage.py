@@ -6,16 +6,15 @@ Anything else than a plain count is unknown, never zero and never an error.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import NamedTuple
+
+from msgspec import Struct, structs
 
 _MAX_COUNT = 2**63 - 1
 """The largest integer that every sink's column holds."""
 
 
-@dataclass(frozen=True, slots=True)
-class TokenUsage:
+class TokenUsage(Struct, frozen=True):
     """Counts of one call. ``cached_tokens`` are part of the prompt's, ``reasoning_tokens`` of the
     completion's. None means that the provider did not say. ``adds_up``: this provider says no total, and what
     it counts is disjoint."""
@@ -31,7 +30,7 @@ class TokenUsage:
         """With its total, if it adds up."""
         if not self.adds_up or self.prompt_tokens is None or self.completion_tokens is None:
             return self
-        return replace(self, total_tokens=total(self.prompt_tokens, self.completion_tokens))
+        return structs.replace(self, total_tokens=total(self.prompt_tokens, self.completion_tokens))
 
     def updated(self, later: TokenUsage) -> TokenUsage:
         """What is known after both reports of one stream: for each count the last that was given."""
@@ -65,7 +64,7 @@ _NOTHING = TokenUsage()
 
 def read_usage(usage: object, names: CountNames = OPENAI) -> TokenUsage | None:
     """The counts in a ``usage`` object; None when there is no usable count in it."""
-    if not isinstance(usage, Mapping):
+    if not isinstance(usage, dict):
         return None
     counts = TokenUsage(
         prompt_tokens=count_in(usage, names.prompt),
@@ -89,7 +88,7 @@ def _last(earlier: int | None, later: int | None) -> int | None:
 
 def count_in(holder: object, name: str) -> int | None:
     """The count under ``name``, if it is one that fits every sink."""
-    value = holder.get(name) if isinstance(holder, Mapping) else None
+    value = holder.get(name) if isinstance(holder, dict) else None
     if isinstance(value, bool) or not isinstance(value, int):
         return None
     return value if 0 <= value <= _MAX_COUNT else None

@@ -18,6 +18,7 @@ COST_NANO = 3 * 1_000 + 4 * 10_000
 """Of a call with three tokens of prompt and four of completion."""
 HELD_NANO = 4 * 1_000 + 4 * 10_000
 """For a call of these tests that asks for four tokens: its prompt is taken for four."""
+NO_LIMITS = {}
 
 
 async def soon(awaitable):
@@ -33,12 +34,12 @@ def looking(monkeypatch):
 
 @pytest.fixture
 def budgeted(gateways):
-    """Makes gateways with a user ``u`` who may spend ``limit_nano``."""
+    """Makes gateways with a user ``u`` who may spend ``limit_nano``, and who has these rate limits."""
 
-    async def start(limit_nano=10**9, sink="memory", strategy="cas", **settings):
+    async def start(limit_nano=10**9, sink="memory", strategy="cas", limits=NO_LIMITS, **settings):
         gateway = await gateways(sink, budget_strategy=strategy, **settings)
         await gateway.app[STORE].add(Budget(id="b", limit_nano=limit_nano, created_at=NOW))
-        await gateway.app[STORE].add(User(id="u", budget_id="b", created_at=NOW))
+        await gateway.app[STORE].add(User(id="u", budget_id="b", created_at=NOW, **limits))
         gateway.stage.plain(gateway.stage.completion("swordfish", 3, 4))
         return gateway
 

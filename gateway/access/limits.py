@@ -35,11 +35,10 @@ def bounds_of(key: ApiKey | None, user: User | None) -> list[Bound]:
     """The limits of a call with ``key`` that ``user`` pays for."""
     found = []
     for record in (key, user):
-        if record is not None:
-            limits = (record.rate_limit_rpm, record.rate_limit_tpm)
-            for unit, limit in zip(UNITS, limits, strict=True):
-                if limit is not None:
-                    found.append(Bound(f"{record.kind}:{record.id}", unit, limit))
+        if record is not None and record.rate_limit_rpm is not None:
+            found.append(Bound(f"{record.kind}:{record.id}", "requests", record.rate_limit_rpm))
+        if record is not None and record.rate_limit_tpm is not None:
+            found.append(Bound(f"{record.kind}:{record.id}", "tokens", record.rate_limit_tpm))
     return found
 
 
@@ -64,6 +63,11 @@ class Admission:
         self._counts = counts
         self._charges = charges
         self._clock = clock
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether any limit counts the call, and waits to hear of its end."""
+        return bool(self._counts)
 
     def settle(self, tokens: int) -> None:
         """The call took so many tokens. May be repeated; the last counts."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from backends import ApiKey, User
 
@@ -12,8 +13,7 @@ from ..routing import Destination
 from ..routing.routes import colon_form
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Principal:
+class Principal(Struct, frozen=True, kw_only=True):
     """The caller. The master key may do everything and has neither ``key`` nor ``user``. Both are as they
     were when last asked for, so what the user has spent may be out of date."""
 

@@ -6,14 +6,13 @@ Whatever a call took is given back if it does not begin; from its place on its e
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
+from types import TracebackType
 
 from aiohttp import web
 
-from backends import Place, User
+from backends import LogWriter, Place, User
 
 from ..access import Admission, bounds_of
 from ..answers import is_stop
@@ -52,7 +51,7 @@ async def begin(
     begin at all."""
     admission = _limit(request, asked, spender)
     try:
-        with draining_if_stopped(request):
+        with DrainingIfStopped(request):
             return await _begin(request, asked, plan, spender, admission)
     except BaseException:
         admission.settle(0)
@@ -62,39 +61,51 @@ async def begin(
 async def _begin(
     request: web.Request, asked: InferenceRequest, plan: Plan, spender: User | None, admission: Admission
 ) -> tuple[Call, GatewayError | None]:
-    if request.app[LIFECYCLE].is_closed_to_calls:
+    app = request.app
+    if app[LIFECYCLE].is_closed_to_calls:
         raise ServiceUnavailable(DRAINING, code="draining")
-    prices = request.app[PRICES]
+    prices = app[PRICES]
     if not prices.is_ready:
         await prices.ready()
     call = _prepare(request, asked, plan, spender)
-    call.on_finish.append(admission.hear)
-    hold = await _hold(request, call, asked, plan, spender)
+    if admission.is_counted:
+        call.on_finish.append(admission.hear)
+    hold = await _hold(app, call, asked, plan, spender)
     if hold.is_open:
         call.on_finish.append(lambda row: hold.settle(call.spent(row)))
     try:
-        call.place = await _take_place(request, call)
+        call.place = await _take_place(app[WRITER], call)
     except BaseException:
         hold.settle(None)
         raise
     return call, hold.refusal
 
 
-@contextmanager
-def draining_if_stopped(request: web.Request) -> Iterator[None]:
-    """Inside, the stop is a refusal. Raises ``ServiceUnavailable``."""
-    try:
-        yield
-    except asyncio.CancelledError:
-        if not is_stop(request):
-            raise
-        raise ServiceUnavailable(DRAINING, code="draining") from None
+class DrainingIfStopped:
+    """Inside, the stop is a refusal. Raises ``ServiceUnavailable``. Every call passes here, and a class costs
+    it a third of what a generator does."""
+
+    def __init__(self, request: web.Request) -> None:
+        self._request = request
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if isinstance(error, asyncio.CancelledError) and is_stop(self._request):
+            raise ServiceUnavailable(DRAINING, code="draining") from None
 
 
 def _limit(request: web.Request, asked: InferenceRequest, spender: User | None) -> Admission:
     """Count the call against the rate limits of its key and its user. Raises ``RateLimited``."""
-    tokens = asked.most_tokens(request.app[SETTINGS].budgets.default_output_tokens)
-    admission = request.app[LIMITS].admit(bounds_of(request[PRINCIPAL].key, spender), tokens)
+    app = request.app
+    tokens = asked.most_tokens(app[SETTINGS].budgets.default_output_tokens)
+    admission = app[LIMITS].admit(bounds_of(request[PRINCIPAL].key, spender), tokens)
     request[ADMISSION] = admission
     return admission
 
@@ -149,27 +160,30 @@ def _dearest(app: web.Application, asked: InferenceRequest, plan: Plan, began_at
 
 
 async def _hold(
-    request: web.Request, call: Call, asked: InferenceRequest, plan: Plan, spender: User | None
+    app: web.Application, call: Call, asked: InferenceRequest, plan: Plan, spender: User | None
 ) -> Hold:
-    if call.facts.price is None and request.app[SETTINGS].unpriced == "refuse":
+    if call.facts.price is None and app[SETTINGS].unpriced == "refuse":
         return Hold(
             PaymentRequired("This model has no price, so it is not served.", "model_not_priced", "model")
         )
+    budgets = app[BUDGETS]
+    if not budgets.bind(spender):
+        return Hold()
     order = Order(
         row_id=call.row_id,
         made_at=call.began_at,
         spender=spender,
-        price=_dearest(request.app, asked, plan, call.began_at),
+        price=_dearest(app, asked, plan, call.began_at),
         prompt_tokens=asked.prompt_tokens,
         output_tokens=asked.output_tokens,
         choices=asked.choices,
         images=asked.images,
     )
-    return await request.app[BUDGETS].hold(order)
+    return await budgets.hold(order)
 
 
-async def _take_place(request: web.Request, call: Call) -> Place | None:
-    place = await request.app[WRITER].reserve(row_id=call.row_id, intent=call.intent)
+async def _take_place(writer: LogWriter, call: Call) -> Place | None:
+    place = await writer.reserve(row_id=call.row_id, intent=call.intent)
     if isinstance(place, Place):
         return place
     if place.is_call_served:

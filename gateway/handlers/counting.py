@@ -19,7 +19,7 @@ from ..keys import CALLS, PRINCIPAL, PROVIDERS, REQUEST_ID, ROUTER
 from ..providers.base import Provider
 from ..providers.errors import ProviderError
 from ..routing import Plan
-from .beginning import draining_if_stopped
+from .beginning import DrainingIfStopped
 
 ESTIMATED = ("system", "messages", "tools")
 
@@ -37,7 +37,7 @@ async def count_tokens(request: web.Request) -> web.StreamResponse:
     route = plan.routes[0]
     provider = providers[route.provider]
     request.app[CALLS].track()
-    with draining_if_stopped(request):
+    with DrainingIfStopped(request):
         try:
             answer = await provider.send(request.path, asked.upstream_body(route.model), request[REQUEST_ID])
         except ProviderError as error:

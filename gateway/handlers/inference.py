@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from backends import User
 
-from ..access import require_model
+from ..access import Access, Principal, require_model
 from ..answers import INTERNAL_ERROR, SHUTTING_DOWN, cancelled_ending, is_stop, promised, provider_problem
 from ..attempting import Attempts, Payloads
 from ..calls import Call
@@ -31,23 +32,20 @@ log = logging.getLogger("gateway.calls")
 
 def calls_in(format: Format) -> Handler:
     """The handler of the endpoint that speaks ``format``."""
-
-    async def handle(request: web.Request) -> web.StreamResponse:
-        return await _infer(request, format)
-
-    return handle
+    return partial(_infer, format=format)
 
 
 async def _infer(request: web.Request, format: Format) -> web.StreamResponse:
+    app, principal = request.app, request[PRINCIPAL]
     format.check_type(request.content_type)
     asked = format.parse(await request.read(), request.headers)
-    plan = request.app[ROUTER].plan(asked.model)
-    spender = await _spender(request, asked)
-    require_model(request[PRINCIPAL], plan.destination)
-    keep_to_endpoint(plan, request.app[PROVIDERS], request.path)
+    plan = app[ROUTER].plan(asked.model)
+    spender = await _spender(app[ACCESS], principal, asked)
+    require_model(principal, plan.destination)
+    keep_to_endpoint(plan, app[PROVIDERS], request.path)
     payloads = Payloads(asked.upstream_body)
     payloads.of(plan.route.model)  # what cannot be sent on is refused before the call begins
-    request.app[CALLS].track()
+    app[CALLS].track()
     call, refusal = await begin(request, asked, plan, spender)
     # From here on there is exactly one row: nothing that can fail stands between the place and the try.
     request[HAS_ROW] = True  # the call's own end counts it in the metrics, with or without a place
@@ -66,9 +64,8 @@ async def _infer(request: web.Request, format: Format) -> web.StreamResponse:
             call.finish(BUG)
 
 
-async def _spender(request: web.Request, asked: InferenceRequest) -> User | None:
+async def _spender(access: Access, principal: Principal, asked: InferenceRequest) -> User | None:
     """Who pays. A name that may be anything binds nobody: it counts if the master key has a user of it."""
-    access, principal = request.app[ACCESS], request[PRINCIPAL]
     if not asked.is_user_opaque:
         return await access.spender(principal, asked.user)
     try:

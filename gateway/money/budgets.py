@@ -75,6 +75,10 @@ class Hold:
 class Budgets(Protocol):
     """How budgets are kept."""
 
+    def bind(self, spender: User | None) -> bool:
+        """Whether the calls of ``spender`` have to be held for; a hold for another's is empty."""
+        ...
+
     async def hold(self, order: Order) -> Hold:
         """Hold the money for ``order``, or say why not. Raises ``StoreUnavailable``; then nothing is held.
         May be cancelled likewise."""
@@ -83,6 +87,10 @@ class Budgets(Protocol):
 
 class DisabledBudgets:
     """Nobody counts: every call may be made. See ``Budgets``."""
+
+    def bind(self, spender: User | None) -> bool:
+        """Nobody's."""
+        return False
 
     async def hold(self, order: Order) -> Hold:
         """Nothing is held."""
@@ -108,9 +116,13 @@ class ReservingBudgets:
         self._default_output_tokens = default_output_tokens
         self._on_refused = on_refused
 
+    def bind(self, spender: User | None) -> bool:
+        """See ``Budgets``: those who have a budget."""
+        return spender is not None and spender.budget_id is not None
+
     async def hold(self, order: Order) -> Hold:
         """See ``Budgets``. Nothing is asked for a spender without a budget."""
-        if order.spender is None or order.spender.budget_id is None:
+        if order.spender is None or not self.bind(order.spender):
             return Hold()
         claim = self._claim(order, order.spender)
         asking = asyncio.ensure_future(self._store.reserve(claim))

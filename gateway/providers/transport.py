@@ -33,4 +33,6 @@ async def read_at_most(content: aiohttp.StreamReader, limit: int) -> bytes | Non
         if size > limit:
             return None
         chunks.append(chunk)
+        if content.at_eof():  # mostly all of it comes at once: the end need not be read apart
+            break
     return b"".join(chunks)

@@ -8,7 +8,7 @@ no call is refused for the health of its targets alone. Awaits nothing.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -49,7 +49,7 @@ class Plan:
         self._rng = rng
         self._costs: Costs = _nobody_knows
         self._stream = False
-        self._tries: Counter[str] = Counter()
+        self._tries: defaultdict[str, int] = defaultdict(int)
         self._unfit: set[str] = set()
         self._rests_until: dict[str, datetime] = {}
         self._next: Target = model.targets[0]
@@ -69,12 +69,14 @@ class Plan:
         """Whether one more attempt could follow."""
         return bool(self._candidates())
 
-    def keep(self, is_served: Callable[[Route], bool]) -> None:
-        """Leave out where the call may not go, unless that is everywhere."""
+    def keep(self, is_served: Callable[[Route], bool]) -> bool:
+        """Leave out where the call may not go, unless that is everywhere; whether anything is left."""
         targets = [each for each in self._targets if is_served(each.route)]
         fallbacks = [each for each in self._fallbacks if is_served(each.route)]
-        if targets or fallbacks:
-            self._targets, self._fallbacks = targets, fallbacks
+        if not targets and not fallbacks:
+            return False
+        self._targets, self._fallbacks = targets, fallbacks
+        return True
 
     def choose(self, costs: Costs, *, stream: bool) -> Route:
         """The route of the first attempt. Once, before it."""

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Container, Mapping
+from functools import lru_cache
 from random import Random
 
 from .health import Health
 from .named import NamedModel, direct
 from .plan import Plan
-from .routes import Destination, resolve
+from .routes import Destination, Route, resolve
 from .select import Selector
+
+KEPT_NAMES = 1000
+"""So many of the names that clients wrote last are not looked at anew."""
 
 
 class Router:
@@ -32,6 +36,8 @@ class Router:
         self._rng = rng or Random()
         keys = [target.key for model in models.values() for target in model.all_targets]
         self.health = Health(keys, failures=failures, cooldown_s=cooldown_s, clock=clock, rng=self._rng)
+        self._direct = lru_cache(KEPT_NAMES)(self._find_direct)
+        self._alone = Selector("weighted", self.health, self._rng)
         self._selectors = {
             name: Selector(model.select, self.health, self._rng) for name, model in models.items()
         }
@@ -44,6 +50,9 @@ class Router:
         """The way of one call to ``name``. Raises ``NotFound``."""
         if model := self.models.get(name):
             return Plan(model, model, self.health, self._selectors[name], self._rng)
+        model, route = self._direct(name)
+        return Plan(model, route, self.health, self._alone, self._rng)
+
+    def _find_direct(self, name: str) -> tuple[NamedModel, Route]:
         route = resolve(name, self._providers)
-        selector = Selector("weighted", self.health, self._rng)
-        return Plan(direct(route), route, self.health, selector, self._rng)
+        return direct(route), route

@@ -7,9 +7,10 @@ counts are those that the provider gave, read before anything is translated.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
 from ..providers.base import Answer, Event, EventStream, Payload, Provider
 from ..providers.stream import EVENTS
@@ -60,11 +61,18 @@ class TranslatingProvider:
         """See ``Provider.offers``."""
         return self._provider.offers(endpoint) or self._translation(endpoint) is not None
 
-    async def send(self, endpoint: str, payload: Payload, request_id: str | None = None) -> Answer:
+    def send(
+        self, endpoint: str, payload: Payload, request_id: str | None = None
+    ) -> Coroutine[Any, Any, Answer]:
         """See ``Provider.send``."""
         translation = self._translation(endpoint)
         if translation is None:
-            return await self._provider.send(endpoint, payload, request_id)
+            return self._provider.send(endpoint, payload, request_id)
+        return self._send_translated(translation, payload, request_id)
+
+    async def _send_translated(
+        self, translation: Translation, payload: Payload, request_id: str | None
+    ) -> Answer:
         asked = _translated(translation, payload)
         answer = await self._provider.send(translation.endpoint, asked, request_id)
         told = translation.answer(json.loads(answer.body), answer.usage)

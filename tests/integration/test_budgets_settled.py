@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 
+import aiohttp
 import pytest
 from spending import COST_NANO, HELD_NANO, LONG_S, account, chat, code_of, cost_of, soon, spent
 
 from backends import StoreUnavailable, User
 from gateway.calls import Call
-from gateway.keys import CALLS, PUMPS, STORE
+from gateway.keys import CALLS, PRICES, PUMPS, STORE, WRITER
+
+TOKENS_A_MINUTE = 100
+USED_TOKENS = 3 + 4
 
 
 async def answered(gateway):
@@ -274,3 +278,40 @@ async def test_a_stop_while_money_is_being_held_lets_go_of_it(budgeted, monkeypa
     response = await soon(call)
     assert (response.status, await code_of(response)) == (503, "draining")
     assert await account(gateway) == (0, 0)
+
+
+def bug(*_, **__):
+    raise RuntimeError("a bug of ours")
+
+
+def cancelled(*_, **__):
+    raise asyncio.CancelledError
+
+
+async def is_cut(gateway):
+    """Whether the call has no answer, as one whose handler was cancelled."""
+    try:
+        return (await chat(gateway)).status == 500
+    except aiohttp.ClientError:
+        return True
+
+
+@pytest.mark.parametrize("fail", [bug, cancelled])
+@pytest.mark.parametrize(
+    ("holder", "step"), [(STORE, "reserve"), (WRITER, "reserve"), (PRICES, "price_at"), (CALLS, "begin")]
+)
+async def test_whatever_fails_before_a_call_begins_gives_back_what_it_took(
+    budgeted, monkeypatch, holder, step, fail
+):
+    gateway = await budgeted(limits={"rate_limit_tpm": TOKENS_A_MINUTE})
+    gateway.bugs = int(fail is bug)
+    with monkeypatch.context() as trouble:
+        trouble.setattr(gateway.app[holder], step, fail)
+        assert await is_cut(gateway)
+
+    response = await chat(gateway)
+
+    assert response.status == 200
+    assert int(response.headers["x-ratelimit-remaining-tokens"]) == TOKENS_A_MINUTE - USED_TOKENS
+    assert await account(gateway) == (COST_NANO, 0)
+    assert len(await gateway.rows()) == 1

@@ -177,3 +177,27 @@ def test_neither_an_error_nor_the_body_shows_what_was_sent() -> None:
         CallBody.parse(b'{"messages": "a secret prompt')
 
     assert "secret" not in repr(body) + str(refusal.value) + repr(refusal.value.__cause__)
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b'"model": "a", ',
+        b'"mode\\u006c": "a", ',
+        b'"x": "model", ',
+        b'"x": {"model": "a"}, ',
+        b'"x": "\\"model\\": 1", ',
+        b'"x": "\\\\", ',
+        b'"stream": [1, "model"], ',
+    ],
+)
+@pytest.mark.parametrize("value", [b'"b"', b'"\\u0062"', b'"q\\"b"', b"[1]"])
+def test_wherever_a_name_stands_only_the_members_of_that_name_are_replaced(rest: bytes, value: bytes) -> None:
+    raw = b"{" + rest + b'"model" : ' + value + b', "z": 1.0}'
+
+    changed = CallBody.parse(raw).with_members({"model": "new"})
+
+    assert json.loads(changed, object_pairs_hook=list) == [
+        (key, "new" if key == "model" else each) for key, each in json.loads(raw, object_pairs_hook=list)
+    ]
+    assert changed.endswith(b', "z": 1.0}')
