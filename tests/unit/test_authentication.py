@@ -118,6 +118,21 @@ async def test_while_the_master_key_is_not_known_nobody_is_told_that_their_key_i
         await call(access, "tg-perhaps-the-masters")
 
 
+async def test_a_master_key_that_becomes_known_while_the_store_is_asked_for_it_opens() -> None:
+    kept = memory_store()
+    shown: list[str] = []
+    await MasterKey(None, kept, shown.append).settle()
+    store, master = CountingStore(kept), MasterKey(None, kept)
+    store.gate.clear()
+    asking = asyncio.ensure_future(call(Access(store, master, cache_s=5), *shown))
+    await store.arrived.wait()
+
+    await master.settle()
+    store.gate.set()
+
+    assert await asking == MASTER
+
+
 def test_only_the_master_may_manage() -> None:
     require_master(MASTER)
 
