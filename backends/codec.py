@@ -48,8 +48,8 @@ def json_bytes(record: UsageRecord) -> bytes:
     try:
         return _ENCODE(record)
     except (OverflowError, ValueError, TypeError):
-        # Numbers beyond 64 bits and halves of characters, of which a sink has to say what it thinks; and kinds
-        # of text and number that somebody made himself.
+        # Numbers beyond 64 bits, halves of characters: a sink has to say so. Or texts and numbers of a class
+        # that a caller made himself.
         return json.dumps(to_json(record), separators=(",", ":")).encode()
 
 

@@ -1,4 +1,4 @@
-"""The spool's file and its bound: it is not measured after every job, and ``max_bytes`` is kept all the same."""
+"""The spool's file is not measured after every job, and keeps to ``max_bytes`` all the same."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ async def test_who_gives_up_waiting_ends_neither_the_future_nor_the_others() -> 
 
 @pytest.mark.parametrize("is_ended_first", [True, False], ids=["end before cancel", "cancel before end"])
 @virtual_clock
-async def test_who_is_cancelled_in_the_step_in_which_the_future_ends_hears_of_it(is_ended_first: bool) -> None:
+async def test_who_is_cancelled_in_the_step_in_which_the_future_ends_hears_it(is_ended_first: bool) -> None:
     future = Watched()
     waiting = await begun(future, 5.0)
 

@@ -181,12 +181,22 @@ def test_page_has_the_results_of_one_commit_and_says_how_many_others_there_are(
 
 def test_results_of_before_are_cleared_and_nothing_else(part: Any, tmp_path: Path) -> None:
     part("results").keep(result(part, "older"), "before", tmp_path)
-    other = tmp_path / "notes.txt"
-    other.touch()
+    others = {"notes.txt": "", "package.json": '{"label": "package", "name": "x"}', "list.json": "[]"}
+    others |= {"broken.json": "{", "bench.json": '{"sections": []}', "bench.md": "# What it measured"}
+    for name, text in others.items():
+        (tmp_path / name).write_text(text)
 
     part("results").clear(tmp_path)
 
-    assert list(tmp_path.iterdir()) == [other]
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == others
+
+
+def test_files_that_are_no_results_are_no_matter_to_the_page(part: Any, tmp_path: Path) -> None:
+    (tmp_path / "bench.json").write_text('{"about": {}, "sections": []}')
+
+    part("results").keep(result(part, "now"), "now", tmp_path)
+
+    assert [each["label"] for each in part("page").read_results(tmp_path)] == ["now"]
 
 
 # --- the rule for calls that got no place
