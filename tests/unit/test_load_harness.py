@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -197,6 +200,40 @@ def test_files_that_are_no_results_are_no_matter_to_the_page(part: Any, tmp_path
     part("results").keep(result(part, "now"), "now", tmp_path)
 
     assert [each["label"] for each in part("page").read_results(tmp_path)] == ["now"]
+
+
+# --- what goes wrong while calls are made
+
+
+class Nowhere:
+    """A stage on which nobody answers."""
+
+    master_key = "tg-none"
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.provider = SimpleNamespace(pid=os.getpid())
+        self.place = SimpleNamespace(where={"sink": "sqlite", "path": str(folder / "none.db")})
+
+    async def seen(self) -> list[dict[str, Any]]:
+        return []
+
+
+async def test_what_goes_wrong_while_calls_are_made_is_among_the_problems_of_the_run(
+    part: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def stuck(scene: Any) -> None:
+        async with scene.driver("stuck", ["http://127.0.0.1:1"]).calling():
+            raise TimeoutError("not well again")
+
+    nowhere = Nowhere(tmp_path / "run")
+    home = SimpleNamespace(told="nothing", pid=None, place=lambda *_, **__: nullcontext(nowhere.place))
+    monkeypatch.setattr(part("play"), "stage", lambda *_: nullcontext(nowhere))
+    monkeypatch.setitem(part("parts").PARTS, "stuck", stuck)
+
+    found = await part("play").play("stuck", part("settings").Settings(), home, nowhere.folder, print)
+
+    assert "TimeoutError: not well again" in found["problems"]
 
 
 # --- the rule for calls that got no place
