@@ -47,7 +47,9 @@ def json_bytes(record: UsageRecord) -> bytes:
     """The text of ``to_json`` for a file of ours, or what reads back as the same record."""
     try:
         return _ENCODE(record)
-    except (OverflowError, ValueError):  # numbers beyond 64 bits, halves of characters: a sink has to say so
+    except (OverflowError, ValueError, TypeError):
+        # Numbers beyond 64 bits, halves of characters: a sink has to say so. Or texts and numbers of a class
+        # that a caller made himself.
         return json.dumps(to_json(record), separators=(",", ":")).encode()
 
 

@@ -32,7 +32,9 @@ CLIENT_CLOSED_REQUEST = 499
 HAS_ROW: web.RequestKey[bool] = web.RequestKey("has_row", bool)
 """True once a call began: its own end counts it, so an error that arrives here later is no refusal."""
 
-_STARTED: web.RequestKey[web.StreamResponse] = web.RequestKey("started", web.StreamResponse)
+_STARTED: web.RequestKey[web.StreamResponse | None] = web.RequestKey("started", web.StreamResponse)
+"""Set while a request is attended to: the response whose head is out, if any. Not longer: a response whose
+client left leads back to its request, a cycle with the whole body in it."""
 _VISIBLE_ASCII = re.compile(r"[!-~]{1,128}")
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
 
@@ -70,7 +72,8 @@ async def mark_response(request: web.BaseRequest, response: web.StreamResponse) 
     if (admission := request.get(ADMISSION)) is not None and admission.is_counted:
         headers.update(admission.headers())
     secure(headers, request.path)
-    request[_STARTED] = response
+    if _STARTED in request:
+        request[_STARTED] = response
 
 
 # --- keys and errors
@@ -82,6 +85,7 @@ async def attend(request: web.Request, handler: Handler) -> web.StreamResponse:
     whatever ``handler`` raises into an error in the path's shape; count it, unless the call has been
     counted. One middleware, since each costs every call some microseconds."""
     request_id(request)
+    request[_STARTED] = None
     try:
         if request.path.startswith("/v1/") or endpoint_of(request).startswith("/v1/"):
             request[PRINCIPAL] = await request.app[ACCESS].identify(request.headers)
@@ -89,13 +93,18 @@ async def attend(request: web.Request, handler: Handler) -> web.StreamResponse:
     except web.HTTPException as error:
         if error.status < 400:
             raise
-        problem = _from_http(error)
+        return _answer(request, _from_http(error))
     except Exception as error:
         if _has_left(request, error):
             return _to_nobody(request)
-        problem = _known(request, error) or _bug(request)
-    if _STARTED in request:
-        return _cut(request, problem)
+        return _answer(request, _known(request, error) or _bug(request))
+    finally:
+        del request[_STARTED]
+
+
+def _answer(request: web.Request, problem: GatewayError) -> web.StreamResponse:
+    if (started := request[_STARTED]) is not None:
+        return _cut(request, started, problem)
     return _refuse(request, problem.status, error_response(request, problem))
 
 
@@ -118,15 +127,14 @@ def _has_left(request: web.Request, error: Exception) -> bool:
 
 
 def _to_nobody(request: web.Request) -> web.StreamResponse:
-    if _STARTED in request:
-        return request[_STARTED]
+    if (started := request[_STARTED]) is not None:
+        return started
     return _refuse(request, CLIENT_CLOSED_REQUEST, web.Response(status=CLIENT_CLOSED_REQUEST))
 
 
 def _known(request: web.Request, error: Exception) -> GatewayError | None:
     if isinstance(error, GatewayError):
-        # Its traceback leads to the frame that keeps it, a cycle with the request and its whole body in it.
-        return error.with_traceback(None)
+        return error
     if isinstance(error, StoreUnavailable):
         request.app[ACCESS].health.failed(error)
         return StoreDown()
@@ -173,9 +181,9 @@ def _refuse(request: web.Request, status: int, response: web.Response) -> web.Re
     return response
 
 
-def _cut(request: web.Request, problem: GatewayError) -> web.StreamResponse:
+def _cut(request: web.Request, started: web.StreamResponse, problem: GatewayError) -> web.StreamResponse:
     """The head is out, so no error can be answered: end the connection, that the client sees a cut."""
     log.warning("response_cut", extra={"request_id": request[REQUEST_ID], "code": problem.code})
     if request.transport is not None:
         request.transport.close()
-    return request[_STARTED]
+    return started

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict
@@ -9,12 +10,12 @@ from typing import TypeAlias
 
 from .figures import Rate, against, busy, is_saturated, load_busy, middle, per_cpu_s, per_s
 from .generator import Load
-from .ours import Variant, gateway
+from .ours import Gateway, Variant, gateway
 from .servers import Server, provider
 from .setting import MISSING, Setting, postgres
 from .table import Line, Section, Table, at_least, below, not_measured, number
 from .turns import CONNECTIONS, calls_per_second, say, take_turns
-from .variants import dsn_for
+from .variants import dsn_for, stop
 from .yardsticks import BARE, LITELLM, PORTKEY, YARDSTICKS, LeftOut, bare
 
 Rates: TypeAlias = Mapping[str, Sequence[Rate]]
@@ -44,22 +45,32 @@ MB = 1024 * 1024
 
 
 async def calls(setting: Setting) -> Section:
-    """The part."""
+    """The part. In the end the gateways are stopped and their rows are counted: one for each call, or the
+    figures are not what they say that they are."""
     left_out: dict[str, str] = {}
     async with AsyncExitStack() as stack:
-        servers = await started(stack, setting, left_out)
+        others, gateways = await started(stack, setting, left_out)
+        servers = [*others, *(each.server for each in gateways)]
+        called: Counter[str] = Counter(each.name for each in servers)  # to prove itself
 
         async def measure(server: Server) -> Rate:
             load = Load(server.url, server.request())
-            return await calls_per_second(server, load, setting.cores, setting.seconds)
+            rate = await calls_per_second(server, load, setting.cores, setting.seconds)
+            called[server.name] += load.answered
+            return rate
 
         rates = await take_turns("calls", servers, setting.rounds, measure)
+        for each in gateways:
+            if each.server.name != NOOP:
+                await stop(each, called[each.server.name])
     raw = {name: [asdict(rate) for rate in each] for name, each in rates.items()}
     return Section("calls", list(lines(rates, left_out)), [table(rates, left_out)], raw)
 
 
-async def started(stack: AsyncExitStack, setting: Setting, left_out: dict[str, str]) -> list[Server]:
-    """Everyone there is. ``left_out`` hears why somebody is not."""
+async def started(
+    stack: AsyncExitStack, setting: Setting, left_out: dict[str, str]
+) -> tuple[list[Server], list[Gateway]]:
+    """Yardsticks and gateways, as many as there are. ``left_out`` hears why somebody is not."""
     cores = setting.cores
     upstream = await stack.enter_async_context(provider(setting.new_folder(), cores))
     servers = [await stack.enter_async_context(bare(setting.new_folder(), cores, upstream.url))]
@@ -70,16 +81,17 @@ async def started(stack: AsyncExitStack, setting: Setting, left_out: dict[str, s
             left_out[name] = str(error)
             say(f"  left out: {error}")
     databases = await stack.enter_async_context(postgres())
+    gateways: list[Gateway] = []
     for variant in VARIANTS:
         if variant.wants_postgres and databases is None:
             left_out[variant.name] = MISSING
             continue
         dsn = await dsn_for(variant, databases)
         entering = gateway(variant, setting.place(), cores.measured, upstream.url, dsn)
-        servers.append((await stack.enter_async_context(entering)).server)
-    for server in servers:
+        gateways.append(await stack.enter_async_context(entering))
+    for server in (*servers, *(each.server for each in gateways)):
         await server.prove()
-    return servers
+    return servers, gateways
 
 
 def lines(rates: Rates, left_out: Mapping[str, str]) -> list[Line]:

@@ -137,12 +137,17 @@ async def compared(
 
 
 async def stop(gateway: Gateway, called: int) -> None:
-    """SIGTERM, and the count. Raises ``AssertionError``."""
+    """SIGTERM, and the count: by its own report, and of a file also by the rows in it. Raises
+    ``AssertionError``."""
     gateway.child.stop()
     status = await gateway.child.exit_status(STOP_S)
-    stored = len({row.id for row in read_rows(gateway.folder / "usage.db")})
-    name = gateway.server.name
-    assert (status, stored) == (0, called), f"{name}: exit status {status}, {stored} of {called} rows"
+    report = await gateway.child.said("shutdown_report", STOP_S)
+    rows, name = report["committed"] + report["duplicates"], gateway.server.name
+    assert (status, rows) == (0, called), f"{name}: exit status {status}, {called} calls, {report}"
+    file = gateway.folder / "usage.db"
+    if file.exists():
+        stored = len({row.id for row in read_rows(file)})
+        assert stored == called, f"{name}: {stored} of {called} rows in {file}"
 
 
 def flush_ms(folder: Path) -> float:

@@ -28,8 +28,8 @@ class Coverage:
     ``missing``: promised ids, and calls that the provider saw, without a row. ``duplicate``: ids and calls
     with several rows, and calls that the provider was asked twice. ``unknown``: rows that no call explains.
     ``wrong``: rows whose tokens are not those that the provider counted, or that tell of another ending
-    than the client saw. ``unpromised``: calls that were answered without an id. ``excused`` are no loss: what
-    would be missing, but was not owed.
+    than the client saw. ``unpromised``: calls whose answer came, or began, without an id. ``excused`` are no
+    loss: what would be missing, but was not owed.
     """
 
     promised: int
@@ -120,7 +120,7 @@ def _absent(
 
 
 def _is_unpromised(call: Call) -> bool:
-    return call.outcome == "answered" and not call.promised
+    return call.outcome in ("answered", "left") and not call.promised
 
 
 def _ids(names: Iterable[str]) -> int:

@@ -19,9 +19,23 @@ _OWN = ("sink", "strategy", "own_server")
 """Settings that are the run's, and not those of all."""
 
 
+def results_in(folder: Path) -> dict[Path, dict[str, Any]]:
+    """Each result with its file. Others may lie there, as `make bench` has its own: they are none of ours."""
+    return {path: found for path in folder.glob("*.json") if (found := _result(path)) is not None}
+
+
+def _result(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_text())
+    except ValueError:
+        return None
+    is_ours = isinstance(found, dict) and found.get("label") == path.stem and "coverage" in found
+    return found if is_ours else None
+
+
 def read_results(folder: Path) -> list[dict[str, Any]]:
     """In the order of the tables."""
-    results = [json.loads(path.read_text()) for path in folder.glob("*.json")]
+    results = results_in(folder).values()
     order = [*PARTS], [*SINKS], [*STRATEGIES]
     keys = ("part", "sink", "strategy")
 

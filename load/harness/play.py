@@ -51,8 +51,8 @@ async def play(
             try:
                 async with watch.running():
                     await PARTS[part](scene)
-            except (ChildFailed, TimeoutError, RuntimeError, OSError) as error:
-                scene.problems.append(f"{type(error).__name__}: {error}")
+            except (ChildFailed, TimeoutError, RuntimeError, OSError, ExceptionGroup) as error:
+                scene.problems += _named(error)
         return await _counted(part, scene, around, home)
 
 
@@ -82,6 +82,13 @@ async def _counted(part: str, scene: Scene, around: Stage, home: Home) -> dict[s
         "problems": [*scene.problems, *coverage.problems()],
         "samples": scene.watch.samples,
     }
+
+
+def _named(error: Exception) -> list[str]:
+    """What went wrong; while calls are made, it comes in a group with theirs."""
+    if isinstance(error, ExceptionGroup):
+        return [line for each in error.exceptions for line in _named(each)]
+    return [f"{type(error).__name__}: {error}"]
 
 
 async def _nobody() -> Mapping[str, Any] | None:

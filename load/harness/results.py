@@ -38,7 +38,7 @@ def keep(result: Mapping[str, Any], label: str, folder: Path) -> Path:
 
 def clear(folder: Path) -> None:
     """Removes results, and nothing else that may be there."""
-    for path in [*folder.glob("*.json"), *(folder / name for name in (page.PAGE, *page.PLOTS))]:
+    for path in [*page.results_in(folder), *(folder / name for name in (page.PAGE, *page.PLOTS))]:
         path.unlink(missing_ok=True)
 
 

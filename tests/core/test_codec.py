@@ -39,6 +39,21 @@ def test_what_no_sink_can_store_comes_back_from_the_bytes_of_a_file_too(strange:
     assert from_json(json.loads(json_bytes(row))) == row
 
 
+class Name(str):
+    """A text of a caller's own kind."""
+
+
+class Count(int):
+    """A number of a caller's own kind."""
+
+
+@pytest.mark.parametrize("own", [{"model": Name("m")}, {"prompt_tokens": Count(7)}], ids=["text", "number"])
+def test_values_of_a_callers_own_kind_are_written_as_what_they_are(own: dict[str, Any]) -> None:
+    row = make_record(**own)
+
+    assert from_json(json.loads(json_bytes(row))) == row
+
+
 @pytest.mark.parametrize("row", [make_full_record(), make_bare_record()], ids=["full", "bare"])
 def test_every_column_is_there_and_in_its_order(row: UsageRecord) -> None:
     assert tuple(to_json(row)) == COLUMNS

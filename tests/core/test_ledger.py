@@ -149,7 +149,9 @@ class LedgerMachine(RuleBasedStateMachine):
         super().__init__()
         self.ledger = Ledger(uuid7(), self.MAX_ROWS, self.MAX_BYTES, self.on_settled)
         self.where: dict[UUID, str] = {}
+        self.sizes: dict[UUID, int] = {}
         self.batches: list[Batch] = []
+        self.spooled: list[Batch] = []
         self.places = 0
 
     def on_settled(self, bucket: Bucket, entries: Sequence[Entry]) -> None:
@@ -175,6 +177,7 @@ class LedgerMachine(RuleBasedStateMachine):
         row = self.ledger.accept(row, uuid7(), row_bytes(row), 0.0)
         assert row.seq == len(self.where) + 1
         self.where[row.id] = "queued"
+        self.sizes[row.id] = row_bytes(row)
         self.places -= 1
 
     @rule(max_rows=st.integers(1, 5), max_bytes=st.integers(0, 3 * MAX_ROW_BYTES))
@@ -209,6 +212,27 @@ class LedgerMachine(RuleBasedStateMachine):
         batch = self._any_batch(data)
         assert [entry.row for entry in self.ledger.abandon(batch)] == list(batch.rows)
 
+    @precondition(lambda self: self.batches)
+    @rule(data=st.data())
+    def spool(self, data: st.DataObject) -> None:
+        self.spooled.append(batch := self._any_batch(data))
+        self.ledger.spool(batch)
+
+    @precondition(lambda self: self.spooled and self.ledger.room >= len(self.spooled[-1].rows))
+    @rule()
+    def fetch(self) -> None:
+        batch = self.spooled.pop()
+        self.ledger.fetch(batch, 0.0)
+        self._flies(batch)
+
+    @precondition(lambda self: any(self.ledger.home(each) for each in self.batches))
+    @rule()
+    def go_home(self) -> None:
+        batch = next(each for each in self.batches if self.ledger.home(each))
+        self.batches.remove(batch)
+        self.spooled.append(batch)
+        self.ledger.go_home(batch)
+
     @rule()
     def abandon_queue(self) -> None:
         queued = [row_id for row_id, place in self.where.items() if place == "queued"]
@@ -240,10 +264,17 @@ class LedgerMachine(RuleBasedStateMachine):
     def the_bounds_hold(self) -> None:
         assert self.ledger.rows <= self.MAX_ROWS
         assert self.ledger.bytes <= self.MAX_BYTES
-        assert self.ledger.is_empty == (not self.places and not self._open_rows())
+        assert self.ledger.is_empty == (not self.places and not self._sizes_of("queued", "in_flight"))
 
-    def _open_rows(self) -> int:
-        return sum(place in ("queued", "in_flight") for place in self.where.values())
+    @invariant()
+    def what_counts_against_the_bounds_is_what_is_there(self) -> None:
+        sizes = self._sizes_of("queued", "in_flight")
+        assert self.ledger.rows == len(sizes) + self.places
+        assert self.ledger.bytes == sum(sizes) + self.places * MAX_ROW_BYTES
+        assert self.ledger.queue_bytes == sum(self._sizes_of("queued"))
+
+    def _sizes_of(self, *places: str) -> list[int]:
+        return [self.sizes[row_id] for row_id, place in self.where.items() if place in places]
 
 
 TestLedger = LedgerMachine.TestCase

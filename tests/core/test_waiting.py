@@ -74,3 +74,18 @@ async def test_who_gives_up_waiting_ends_neither_the_future_nor_the_others() -> 
     assert not future.done() and future.waiters == 1
     future.set_result(None)
     await other
+
+
+@pytest.mark.parametrize("is_ended_first", [True, False], ids=["end before cancel", "cancel before end"])
+@virtual_clock
+async def test_who_is_cancelled_in_the_step_in_which_the_future_ends_hears_it(is_ended_first: bool) -> None:
+    future = Watched()
+    waiting = await begun(future, 5.0)
+
+    steps: list[Callable[[], object]] = [lambda: future.set_result(None), waiting.cancel]
+    for step in steps if is_ended_first else reversed(steps):
+        step()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+    assert future.waiters == 0

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from decimal import Decimal
 
 import pytest
+from aiohttp import web
 
 from gateway import departure
-from gateway.keys import CALLS, METRICS, PUMPS
+from gateway.keys import CALLS, METRICS, PRINCIPAL, PUMPS
 
 LEFT = ("cancelled", "client_disconnect", 499, None)
 STOPPED = ("cancelled", "shutdown", 499, "shutting_down")
 LONG_S = 20.0
+CALLS_LEFT = 10
 
 
 def ending(row):
@@ -399,3 +402,33 @@ async def test_a_call_whose_client_left_and_that_the_stop_ends_has_its_row(gatew
 
     await soon(stage.dropped.wait())
     assert ending(await gateway.row()) == STOPPED
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_call_whose_client_left_is_forgotten_at_once(gateway, looking, stream):
+    """Its body is as large as it likes, and the collector that looks for cycles comes late."""
+    stage = gateway.stage
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(CALLS_LEFT):
+            stage.arrived.clear()
+            stage.go.clear()
+            if stream:
+                stage.stream(stage.chunk("swordfish"), stage.go, stage.usage(3, 4), stage.DONE)
+            else:
+                stage.plain(stage.completion("swordfish", 3, 4), stage.go)
+            caller = await arrived(gateway, stream=stream)
+            if stream:
+                await soon(caller.head())
+            else:
+                gateway.unheard += 1
+            await caller.leave()
+            stage.go.set()
+            await gateway.settled()
+        requests = [each for each in gc.get_objects() if isinstance(each, web.Request)]
+        left = sum(PRINCIPAL in each for each in requests)  # the stage's own have none
+    finally:
+        gc.enable()
+
+    assert left < CALLS_LEFT / 2, "only the last ones, which their connection still knows"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +13,9 @@ from bench.cores import Cores, on
 from bench.figures import Rate, Ratio, against, is_saturated, nearest_rank, paired
 from bench.generator import AnswerFailed, Connection, request_bytes
 from bench.latency import overhead_ms
+from bench.ours import Gateway
 from bench.provider import ANSWER, FRAMES, LAST_FRAME, STREAM_HEAD
+from bench.servers import Server
 from bench.soak import parted
 from bench.table import (
     Section,
@@ -25,6 +29,7 @@ from bench.table import (
     page,
     plain,
 )
+from bench.variants import stop
 from bench.workers import allowed
 
 
@@ -204,3 +209,43 @@ def test_what_the_provider_took_is_no_overhead() -> None:
     assert overhead_ms(0.2015, b'{"id": "chatcmpl-0000200500"}') == pytest.approx(1.0)
     with pytest.raises(ValueError, match="not the provider's answer"):
         overhead_ms(0.2, b"{}")
+
+
+# --- the rows behind a figure
+
+
+class Stopped:
+    """A child that left so."""
+
+    def __init__(self, status: int, **report: int) -> None:
+        self._status, self._report = status, {"committed": 0, "duplicates": 0, "spooled": 0, **report}
+
+    def stop(self) -> None:
+        pass
+
+    async def exit_status(self, timeout_s: float) -> int:
+        return self._status
+
+    async def said(self, event: str, timeout_s: float) -> dict[str, int]:
+        assert event == "shutdown_report"
+        return self._report
+
+
+@pytest.mark.parametrize(
+    ("child", "is_counted"),
+    [
+        (Stopped(0, committed=7), True),
+        (Stopped(0, committed=6, duplicates=1), True),
+        (Stopped(0, committed=6), False),
+        (Stopped(0, committed=6, spooled=1), False),
+        (Stopped(0, committed=8), False),
+        (Stopped(3, committed=7), False),
+    ],
+)
+async def test_a_gateway_that_wrote_fewer_rows_than_it_answered_calls_has_no_figures(
+    child: Any, is_counted: bool, tmp_path: Path
+) -> None:
+    gateway = Gateway(Server("gateway, postgres", "http://127.0.0.1:1", 1), child, tmp_path)
+
+    with nullcontext() if is_counted else pytest.raises(AssertionError, match="gateway, postgres"):
+        await stop(gateway, called=7)

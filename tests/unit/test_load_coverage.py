@@ -139,8 +139,9 @@ def test_row_with_tokens_of_a_call_that_the_provider_never_saw_is_found(scene: S
     assert len(scene.found()["wrong"]) == 1
 
 
-def test_answer_without_an_id_is_found(scene: Scene) -> None:
-    scene.calls[0] = replace(scene.calls[0], promised=None)
+@pytest.mark.parametrize("outcome", ["answered", "left"])
+def test_answer_without_an_id_is_found(scene: Scene, outcome: str) -> None:
+    scene.calls[0] = replace(scene.calls[0], outcome=outcome, promised=None)
 
     assert scene.found() == {"unpromised": ["request a"]}
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -181,12 +184,56 @@ def test_page_has_the_results_of_one_commit_and_says_how_many_others_there_are(
 
 def test_results_of_before_are_cleared_and_nothing_else(part: Any, tmp_path: Path) -> None:
     part("results").keep(result(part, "older"), "before", tmp_path)
-    other = tmp_path / "notes.txt"
-    other.touch()
+    others = {"notes.txt": "", "package.json": '{"label": "package", "name": "x"}', "list.json": "[]"}
+    others |= {"broken.json": "{", "bench.json": '{"sections": []}', "bench.md": "# What it measured"}
+    for name, text in others.items():
+        (tmp_path / name).write_text(text)
 
     part("results").clear(tmp_path)
 
-    assert list(tmp_path.iterdir()) == [other]
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == others
+
+
+def test_files_that_are_no_results_are_no_matter_to_the_page(part: Any, tmp_path: Path) -> None:
+    (tmp_path / "bench.json").write_text('{"about": {}, "sections": []}')
+
+    part("results").keep(result(part, "now"), "now", tmp_path)
+
+    assert [each["label"] for each in part("page").read_results(tmp_path)] == ["now"]
+
+
+# --- what goes wrong while calls are made
+
+
+class Nowhere:
+    """A stage on which nobody answers."""
+
+    master_key = "tg-none"
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.provider = SimpleNamespace(pid=os.getpid())
+        self.place = SimpleNamespace(where={"sink": "sqlite", "path": str(folder / "none.db")})
+
+    async def seen(self) -> list[dict[str, Any]]:
+        return []
+
+
+async def test_what_goes_wrong_while_calls_are_made_is_among_the_problems_of_the_run(
+    part: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def stuck(scene: Any) -> None:
+        async with scene.driver("stuck", ["http://127.0.0.1:1"]).calling():
+            raise TimeoutError("not well again")
+
+    nowhere = Nowhere(tmp_path / "run")
+    home = SimpleNamespace(told="nothing", pid=None, place=lambda *_, **__: nullcontext(nowhere.place))
+    monkeypatch.setattr(part("play"), "stage", lambda *_: nullcontext(nowhere))
+    monkeypatch.setitem(part("parts").PARTS, "stuck", stuck)
+
+    found = await part("play").play("stuck", part("settings").Settings(), home, nowhere.folder, print)
+
+    assert "TimeoutError: not well again" in found["problems"]
 
 
 # --- the rule for calls that got no place
