@@ -8,6 +8,8 @@ from contextlib import AsyncExitStack
 from dataclasses import asdict
 from typing import TypeAlias
 
+from processes import ChildFailed
+
 from .figures import Rate, against, busy, is_saturated, load_busy, middle, per_cpu_s, per_s
 from .generator import Load
 from .ours import Gateway, Variant, gateway
@@ -77,7 +79,7 @@ async def started(
     for name, start in YARDSTICKS.items():
         try:
             servers.append(await stack.enter_async_context(start(setting.new_folder(), cores, upstream.url)))
-        except LeftOut as error:
+        except (LeftOut, ChildFailed) as error:
             left_out[name] = str(error)
             say(f"  left out: {error}")
     databases = await stack.enter_async_context(postgres())
