@@ -20,6 +20,8 @@ from .servers import KEY, Server
 
 PRICE = {"input_per_million": 0.15, "output_per_million": 0.60, "cached_input_per_million": 0.075}
 BUDGET_USD = 1000
+STORE_S = 30
+"""Seconds. With a budget, calls that all come at once want one row, one after the other."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,10 @@ def configuration(variant: Variant, folder: Path, provider_url: str, dsn: str) -
         "budget_strategy": variant.budgets,
         "sinks": sinks,
         "spool": {"path": str(folder / "spool"), **variant.spool},
-        "store": {"url": dsn if variant.store == "postgres" else f"sqlite:///{folder / 'gateway.db'}"},
+        "store": {
+            "url": dsn if variant.store == "postgres" else f"sqlite:///{folder / 'gateway.db'}",
+            "timeout_s": STORE_S,
+        },
         "providers": {"local": local},
         "pricing": {f"local:{model}": PRICE for model in MODELS},
     }
