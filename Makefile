@@ -22,10 +22,11 @@ run: .venv/.installed ## serve on 127.0.0.1:8000 with a fake provider until stop
 
 # One environment per sink, each with the driver of its own sink alone; the servers are started by the run itself.
 # Three at a time, the longest first: much of each is waiting. What a red one said is printed when it has ended.
+# uv trusts whom the system trusts, as pip does.
 test: lint ## everything that must be green, on every sink; prints which case held where
 	@rm -rf reports && mkdir -p reports
 	@cd tests && ../$(BIN)/python -m servers.mongo >/dev/null
-	@TALLYGATE_SERVERS=required $(BIN)/tox run-parallel -p 3 --parallel-no-spinner \
+	@TALLYGATE_SERVERS=required UV_SYSTEM_CERTS=1 $(BIN)/tox run-parallel -p 3 --parallel-no-spinner \
 		-e $(PY)-mongo,$(PY)-postgres,$(PY)-process,$(PY)-sqlite,$(PY)-clickhouse,$(PY)-anyllm || failed=1; \
 	$(BIN)/python tests/report.py && test -z "$$failed"
 
