@@ -10,29 +10,24 @@ for the view ``usage_logs_once`` and for this read side. The server does not tel
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, ClassVar, Self, TypeVar
-from urllib.parse import SplitResult, unquote, urlsplit
 from uuid import UUID
 
-from clickhouse_connect import get_async_client
-from clickhouse_connect.driver import exceptions as driver
-from clickhouse_connect.driver.asyncclient import AsyncClient
 from pydantic import ConfigDict, Field, SecretStr, field_validator
 
 from . import clickhouse_queries as queries
-from .clickhouse_errors import sentence, server_error
-from .clickhouse_schema import TYPES, Schema
-from .columns import Values, by_month, columns_of, microseconds
-from .errors import SinkBatchRejected, SinkError, SinkFatal, SinkRetryable
+from .clickhouse_driver import Database, is_address
+from .clickhouse_schema import Schema
+from .columns import by_month, columns_of, microseconds
+from .errors import SinkFatal, SinkRetryable
 from .numbers import NumberedRow, Run
-from .record import COLUMNS, Batch, Boot
+from .record import Batch, Boot
 from .sink import Capabilities, Committed, SinkOptions
 from .usage_query import SummaryQuery, SummaryRow, UsagePage, UsageQuery
 
 _CLOSE_S = 1.0
-_PORTS = {"http": 8123, "https": 8443}
 _IDENTIFIER = r"^[A-Za-z_][A-Za-z0-9_]{0,127}$"
 T = TypeVar("T")
 
@@ -58,7 +53,7 @@ class ClickHouseOptions(SinkOptions):
     @field_validator("url")
     @classmethod
     def _is_an_address(cls, url: SecretStr) -> SecretStr:
-        if not _is_address(url.get_secret_value()):
+        if not is_address(url.get_secret_value()):
             raise ValueError("is no address of a ClickHouse server; write http://USER:PASSWORD@HOST:8123")
         return url
 
@@ -87,7 +82,7 @@ class ClickHouseSink:
             cluster=options.cluster,
             retention_days=options.retention_days,
         )
-        self._database: _Database | None = None
+        self._database: Database | None = None
         self._is_checked = False
         self._is_ending = False
         self._preparing = asyncio.Lock()
@@ -202,7 +197,7 @@ class ClickHouseSink:
         async with self._preparing:
             await self._schema.migrate(await self._connected())
 
-    async def _ready(self) -> _Database:
+    async def _ready(self) -> Database:
         """The database, once it is certain that the tables are ours."""
         async with self._preparing:
             database = await self._connected()
@@ -211,9 +206,12 @@ class ClickHouseSink:
                 self._is_checked = True
             return database
 
-    async def _connected(self) -> _Database:
+    async def _connected(self) -> Database:
         if self._database is None:
-            self._database = await _Database.connect(self._options)
+            given = self._options
+            self._database = await Database.connect(
+                given.url.get_secret_value(), given.database, given.connect_timeout_s, given.timeout_s
+            )
         return self._database
 
     async def _close(self) -> None:
@@ -225,64 +223,6 @@ class ClickHouseSink:
             await asyncio.wait({asyncio.ensure_future(self._database.close())}, timeout=_CLOSE_S)
 
 
-class _Database:
-    """The driver's client; raises ``SinkError`` alone."""
-
-    def __init__(self, client: AsyncClient) -> None:
-        self._client = client
-
-    @classmethod
-    async def connect(cls, options: ClickHouseOptions) -> Self:
-        """A client that knows its server: the driver asks it some questions first."""
-        parts = urlsplit(options.url.get_secret_value())
-        with _translated():
-            client = await get_async_client(
-                interface=parts.scheme,
-                host=parts.hostname,
-                port=parts.port or _PORTS[parts.scheme],
-                username=unquote(parts.username or "default"),
-                password=unquote(parts.password or ""),
-                database=options.database,
-                connect_timeout=options.connect_timeout_s,
-                send_receive_timeout=options.timeout_s,
-                query_retries=0,  # when to try again is the core's to say
-                autogenerate_session_id=False,
-                tz_mode="aware",
-                client_name="tallygate",
-            )
-        return cls(client)
-
-    async def insert(self, table: str, columns: Sequence[Values], token: str) -> None:
-        """Store ``columns``, in the order of ``COLUMNS``, unless the server knows ``token``."""
-        with _translated():
-            await self._client.insert(
-                table,
-                columns,
-                column_names=COLUMNS,
-                column_type_names=tuple(TYPES.values()),  # else the driver asks for them, each time
-                column_oriented=True,
-                settings={"async_insert": 0, "insert_deduplicate": 1, "insert_deduplication_token": token},
-            )
-
-    async def fetch(self, sql: str, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
-        """The rows that ``sql`` selects."""
-        with _translated():
-            answer = await self._client.query(sql, parameters=dict(values), settings=queries.READ_SETTINGS)
-            return answer.result_rows
-
-    async def execute(self, sql: str, values: Mapping[str, Any] | None = None) -> None:
-        """Run ``sql``."""
-        with _translated():
-            await self._client.command(sql, parameters=dict(values or {}))
-
-    async def close(self) -> None:
-        """Give the connections back."""
-        await self._client.close()
-
-
-# --- tasks and addresses
-
-
 async def _coroutine(work: Callable[..., Awaitable[T]], *given: Any) -> T:
     return await work(*given)
 
@@ -290,44 +230,3 @@ async def _coroutine(work: Callable[..., Awaitable[T]], *given: Any) -> T:
 def _is_being_cancelled() -> bool:
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
-
-
-def _is_address(url: str) -> bool:
-    try:
-        parts: SplitResult = urlsplit(url)
-        is_complete = bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:
-        return False
-    return (
-        is_complete
-        and parts.scheme in _PORTS
-        and parts.path in ("", "/")
-        and not (parts.query or parts.fragment)
-    )
-
-
-# --- errors
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    """What the driver raises, as one of the contract's errors."""
-    try:
-        yield
-    except driver.Error as error:
-        raise _sink_error(error) from error
-    except (TypeError, ValueError, ArithmeticError) as error:
-        raise SinkBatchRejected(type(error).__name__, "a row holds a value that cannot be sent") from error
-    except (OSError, RuntimeError) as error:
-        raise SinkRetryable(type(error).__name__, "the connection is gone", ambiguous=True) from error
-
-
-def _sink_error(error: driver.Error) -> SinkError:
-    if error.code is not None:
-        return server_error(error.code, error.name, str(error))
-    if isinstance(error, driver.DataError):
-        return SinkBatchRejected("DataError", "a row holds a value that cannot be sent")
-    if isinstance(error, driver.ProgrammingError):
-        return SinkFatal("driver_refused", sentence(str(error)))
-    is_refused = isinstance(error.__cause__, ConnectionRefusedError)
-    return SinkRetryable("unreachable", sentence(str(error)), ambiguous=not is_refused)

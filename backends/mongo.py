@@ -12,53 +12,35 @@ sockets open or do not notice. So both are left alone until the sink closes or i
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from functools import partial
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
 from importlib.util import find_spec
-from typing import Any, ClassVar, Literal, Self, TypeAlias, TypeVar, cast
+from typing import Any, ClassVar, Literal, Self, TypeVar
 from uuid import UUID
 
-from bson import Int64, encode
-from bson.binary import UuidRepresentation
-from bson.codec_options import CodecOptions
 from bson.errors import BSONError
-from bson.raw_bson import RawBSONDocument
 from pydantic import ConfigDict, Field, SecretStr, field_validator
-from pymongo import AsyncMongoClient, ReadPreference, WriteConcern
-from pymongo.asynchronous.collection import AsyncCollection
-from pymongo.errors import (
-    BulkWriteError,
-    ConfigurationError,
-    DuplicateKeyError,
-    InvalidOperation,
-    OperationFailure,
-    PyMongoError,
-    ServerSelectionTimeoutError,
-)
+from pymongo.errors import BulkWriteError, ConfigurationError
 from pymongo.uri_parser import parse_uri
 
 from . import mongo_audit
-from .calls import Calls, in_daemon_thread, take_leave
-from .errors import Rejection, SinkBatchRejected, SinkFatal, SinkRetryable, SinkRowsRejected
-from .mongo_codes import FATAL, UNSTORABLE, brief, code_text, server_error, settled
+from .calls import Calls, take_leave
+from .errors import Rejection, SinkBatchRejected, SinkFatal, SinkRowsRejected
+from .mongo_codes import settled
 from .mongo_documents import (
     NEWEST_FIRST,
     Document,
-    Unstorable,
-    document,
     matching,
     page,
     partial_record,
     readable,
     summed_fields,
 )
+from .mongo_driver import Collection, collection, connect, packed, refusal, translated, upsert
 from .mongo_pool import PoolCount
 from .mongo_schema import BOOTS, VERSIONS, Schema
-from .mongo_settings import client_settings
 from .numbers import NumberedRow, Run
-from .record import Batch, Boot, UsageRecord
+from .record import Batch, Boot
 from .sink import Capabilities, Committed, SinkOptions
 from .summary import Summary
 from .usage_query import Cursor, SummaryQuery, SummaryRow, UsagePage, UsageQuery
@@ -66,13 +48,6 @@ from .usage_query import Cursor, SummaryQuery, SummaryRow, UsagePage, UsageQuery
 _CLOSE_S = 0.5
 """How long calls under way, and then the server, may take when we leave."""
 _SUMMARY_PAGE_ROWS = 5000
-_CODEC: CodecOptions[Document] = CodecOptions(
-    document_class=dict, tz_aware=True, uuid_representation=UuidRepresentation.STANDARD
-)
-_RAW = CodecOptions(document_class=RawBSONDocument, uuid_representation=UuidRepresentation.STANDARD)
-
-Client: TypeAlias = AsyncMongoClient[Document]
-Packed: TypeAlias = dict[int, RawBSONDocument]
 T = TypeVar("T")
 
 
@@ -131,15 +106,21 @@ class MongoSink:
     def __init__(self, options: MongoOptions) -> None:
         self._options = options
         self._pool = PoolCount()
-        self._client, self._take_leave = _connect(options, self._pool)
+        self._client, self._take_leave = connect(
+            options.uri.get_secret_value(),
+            options.driver,
+            options.timeout_s,
+            options.max_connections,
+            self._pool,
+        )
         self._rows = self._collection(options.collection)
         self._boots = self._collection(BOOTS)
         self._schema = Schema(
             self._rows,
             self._collection(VERSIONS),
             options.retention_days,
-            upsert=_upsert,
-            refusal=_refusal,
+            upsert=upsert,
+            refusal=refusal,
         )
         self._calls = Calls()
         self._is_prepared = False
@@ -155,11 +136,11 @@ class MongoSink:
 
     async def write(self, batch: Batch) -> Committed:
         """As the contract says. Where rows are refused the others are stored, and the error tells so."""
-        packed, rejected = _packed(batch.rows)
+        documents, rejected = packed(batch.rows)
         stored, refused = Committed(0), dict[int, Rejection]()
-        if packed:
-            stored, refused = await self._run(self._insert(list(packed.values())))
-        indexes = list(packed)
+        if documents:
+            stored, refused = await self._run(self._insert(list(documents.values())))
+        indexes = list(documents)
         rejected |= {indexes[at]: why for at, why in refused.items()}
         if rejected:
             raise SinkRowsRejected(rejected, stored)
@@ -205,7 +186,7 @@ class MongoSink:
     async def _run(self, call: Coroutine[Any, Any, T]) -> T:
         """What ``call`` gives, in the contract's errors. After a fatal one the schema is looked at again."""
         try:
-            with _translated():
+            with translated():
                 return await self._calls.run(call)
         except SinkFatal:
             self._is_prepared = False
@@ -246,7 +227,7 @@ class MongoSink:
         told = {name: value for name, value in close.items() if value not in (None, "")}
         unknown = {name: value for name, value in close.items() if name not in told}
         change: Document = {"$setOnInsert": {"started_at": boot.started_at, **unknown}}
-        await _upsert(self._boots, boot.id, {**change, "$set": told} if told else change)
+        await upsert(self._boots, boot.id, {**change, "$set": told} if told else change)
 
     async def _read_boots(self) -> tuple[Boot, ...]:
         await self._prepared()
@@ -287,98 +268,5 @@ class MongoSink:
         await self._calls.close(_CLOSE_S)
         await take_leave(self._take_leave, self._client.close, _CLOSE_S)
 
-    # --- connecting
-
-    def _collection(self, name: str) -> AsyncCollection[Document]:
-        """``name``, with what has to hold for each of its reads and writes. There is no ``wtimeout``: with
-        ``timeoutMS`` the driver leaves it out, and bounds the wait for the majority like everything else."""
-        return self._client[self._options.database].get_collection(
-            name,
-            codec_options=_CODEC,
-            write_concern=WriteConcern(w="majority", j=True),
-            read_preference=ReadPreference.PRIMARY,
-        )
-
-
-def _connect(options: MongoOptions, pool: PoolCount) -> tuple[Client, Callable[[], Awaitable[None]]]:
-    """A client that has not connected yet, and how it says goodbye to its server."""
-    uri = options.uri.get_secret_value()
-    settings = {
-        **client_settings(options.timeout_s, options.max_connections),
-        "event_listeners": [pool],
-    }
-    if options.driver == "pymongo":
-        client: Client = AsyncMongoClient(uri, **settings)
-        return client, client.close
-    from motor.motor_asyncio import AsyncIOMotorClient  # who uses the other driver need not have it
-
-    motor: Any = AsyncIOMotorClient(uri, io_loop=asyncio.get_running_loop(), **settings)
-    # Its close() is synchronous, and would hold the loop for as long as the server takes to answer.
-    return cast("Client", motor), partial(in_daemon_thread, motor.close)
-
-
-async def _upsert(collection: Any, key: Any, change: Document) -> None:
-    try:
-        await collection.update_one({"_id": key}, change, upsert=True)
-    except DuplicateKeyError:  # another process was faster, and now there is something to update
-        await collection.update_one({"_id": key}, change, upsert=True)
-
-
-# --- rows
-
-
-def _packed(rows: Sequence[UsageRecord]) -> tuple[Packed, dict[int, Rejection]]:
-    """The rows as bytes, by index, and those that cannot be. Packed here and not by the driver, which names
-    no culprit and may have sent the rows before it."""
-    packed: Packed = {}
-    rejected: dict[int, Rejection] = {}
-    for index, row in enumerate(rows):
-        try:
-            packed[index] = _pack(document(row))
-        except Unstorable as error:
-            rejected[index] = Rejection(error.code, error.column)
-        except (BSONError, OverflowError, ValueError) as error:  # UnicodeEncodeError is a ValueError
-            rejected[index] = Rejection(type(error).__name__)
-    return packed, rejected
-
-
-def _pack(values: Document) -> RawBSONDocument:
-    for name in ("cost", "timestamp_us"):  # one type for a column, however small the number
-        if values[name] is not None:
-            values[name] = Int64(values[name])
-    return RawBSONDocument(encode(values, codec_options=_CODEC), _RAW)
-
-
-# --- errors
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    """What the driver raises, as one of the contract's errors."""
-    try:
-        yield
-    except OperationFailure as error:
-        if error.code in UNSTORABLE:
-            raise SinkBatchRejected(_code(error)) from None
-        raise server_error(error.code, _name(error)) from None  # the error quotes the command
-    except ServerSelectionTimeoutError as error:
-        raise SinkRetryable("no_server", brief(error), ambiguous=False) from error
-    except ConfigurationError as error:
-        raise SinkFatal(type(error).__name__, brief(error)) from error
-    except InvalidOperation as error:
-        raise SinkRetryable("closing", "the sink is closing", ambiguous=True) from error
-    except (PyMongoError, OSError) as error:
-        raise SinkRetryable(type(error).__name__, brief(error), ambiguous=True) from error
-
-
-def _refusal(error: Exception) -> str | None:
-    """The code of an error that comes again whenever the same is asked."""
-    return _code(error) if isinstance(error, OperationFailure) and error.code in FATAL else None
-
-
-def _code(error: OperationFailure) -> str:
-    return code_text(error.code, _name(error))
-
-
-def _name(error: OperationFailure) -> object:
-    return (error.details or {}).get("codeName")
+    def _collection(self, name: str) -> Collection:
+        return collection(self._client, self._options.database, name)

@@ -22,15 +22,16 @@ DRIVERS = {
         "backends.store.sqlite",
     ),
     "asyncpg": ("backends.postgres", "backends.postgres_driver", "backends.store.postgres"),
-    "motor": ("backends.mongo",),
+    "motor": ("backends.mongo_driver",),
     "pymongo": (
         "backends.mongo",
+        "backends.mongo_driver",
         "backends.mongo_pool",
         "backends.store.mongo",
         "backends.store.mongo_driver",
     ),
-    "bson": ("backends.mongo", "backends.store.mongo_driver"),
-    "clickhouse_connect": ("backends.clickhouse",),
+    "bson": ("backends.mongo", "backends.mongo_driver", "backends.store.mongo_driver"),
+    "clickhouse_connect": ("backends.clickhouse_driver",),
     "any_llm": ("gateway.providers.any_llm.opening",),
 }
 """Who may import each. The local files are SQLite's too, whatever the sink. any_llm is a provider's."""
@@ -196,7 +197,7 @@ ALLOWED = {
     "backends.testing.suite": "from ..gateway import looks_like_it_but_is_ours",
     "backends.sqlite": "import sqlite3",
     "backends.spool.store": "import sqlite3",
-    "backends.mongo": "from pymongo import errors\nimport motor.motor_asyncio",
+    "backends.mongo_driver": "from pymongo import errors\nimport motor.motor_asyncio",
     "gateway.calls": "from backends import UsageRecord\nfrom .errors import GatewayError",
     "gateway.backends_view": "from .backends_list import names",
     "load.demo": "import sqlite3_like, aiohttp",
