@@ -18,11 +18,12 @@ from uuid import UUID
 
 from ..errors import SpoolUnavailable
 from ..record import MAX_ROW_BYTES, Batch
+from .changes import Changes
 from .folders import SpoolFolder, claim
 from .mending import open_or_mend
 from .options import SpoolOptions
 from .orphans import adopt
-from .store import Changes, SpoolCorrupt, SpoolStore, reason
+from .store import SpoolCorrupt, SpoolStore, reason
 
 log = logging.getLogger("backends.spool")
 

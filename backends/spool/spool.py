@@ -19,9 +19,9 @@ from uuid import UUID
 from ..errors import SpoolUnavailable
 from ..record import MAX_ROW_BYTES, Batch, UsageRecord
 from ..waiting import wait_for_end
+from .changes import Changes
 from .disk import FULL, SpoolDisk
 from .options import SpoolOptions
-from .store import Changes
 
 log = logging.getLogger("backends.spool")
 

@@ -11,7 +11,7 @@ import sqlite3
 import weakref
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 from uuid import UUID
@@ -22,6 +22,7 @@ from msgspec import structs, to_builtins
 from ..codec import from_json, json_bytes
 from ..record import Batch, UsageRecord
 from ..statements import as_text, statements
+from .changes import Changes
 
 ROWS_PER_BATCH = 1000
 """Rows that were journalled without a batch are given back in batches of so many."""
@@ -35,39 +36,6 @@ _SQL = statements("spool")
 
 class SpoolCorrupt(Exception):
     """The file is no spool, or SQLite finds it damaged: it has to be set aside."""
-
-
-@dataclass(slots=True)
-class Changes:
-    """What one transaction does, in this order."""
-
-    intents: list[UsageRecord] = field(default_factory=list)
-    rows: list[UsageRecord] = field(default_factory=list)
-    batches: list[Batch] = field(default_factory=list)
-    numbered: list[Batch] = field(default_factory=list)
-    """Batches that are there, with rows that have a number now."""
-    dropped_intents: list[UUID] = field(default_factory=list)
-    dropped_rows: list[UUID] = field(default_factory=list)
-
-    def __bool__(self) -> bool:
-        return self.grows or any((self.numbered, self.dropped_intents, self.dropped_rows))
-
-    @property
-    def grows(self) -> bool:
-        """Whether the file will need more room."""
-        return bool(self.intents or self.rows or self.batches)
-
-    @property
-    def rows_written(self) -> int:
-        """How many rows and intents it writes."""
-        in_batches = sum(len(batch.rows) for batch in (*self.batches, *self.numbered))
-        return len(self.intents) + len(self.rows) + in_batches
-
-    def only_drops(self) -> Changes:
-        """What of it takes no room."""
-        return Changes(
-            numbered=self.numbered, dropped_intents=self.dropped_intents, dropped_rows=self.dropped_rows
-        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,9 @@ from backends.dead_letters.store import LetterStore
 from backends.memory import MemoryOptions, MemorySink
 from backends.ranges import Ranges
 from backends.record import Batch, Boot
+from backends.spool.changes import Changes
 from backends.spool.reading import read_letters, read_spools, spooled_rows
-from backends.spool.store import Changes, SpoolStore
+from backends.spool.store import SpoolStore
 from backends.testing import MOMENT, make_records
 
 BOOT = uuid7()
@@ -70,7 +71,8 @@ KILLED = """
 import json, os, signal, sys
 from pathlib import Path
 from backends.codec import from_json
-from backends.spool.store import Changes, SpoolStore
+from backends.spool.changes import Changes
+from backends.spool.store import SpoolStore
 store = SpoolStore(Path(sys.argv[1]), "normal")
 store.apply(Changes(rows=[from_json(json.loads(line)) for line in sys.stdin]))
 os.kill(os.getpid(), signal.SIGKILL)

@@ -18,7 +18,8 @@ from backends.errors import NotDurable, SinkRetryable, SpoolUnavailable
 from backends.memory import MemoryDatabase
 from backends.sink import Committed
 from backends.spool import Spool, SpoolOptions
-from backends.spool.store import Changes, SpoolStore
+from backends.spool.changes import Changes
+from backends.spool.store import SpoolStore
 from backends.testing import Deliver, fail, fatal, lose_ack, make_batch, make_record, virtual_clock
 from backends.testing.rig import LetterBox, until
 from backends.write_ahead import WriteAheadLogWriter

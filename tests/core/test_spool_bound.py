@@ -12,8 +12,8 @@ import pytest
 from backends.errors import SpoolUnavailable
 from backends.record import MAX_ROW_BYTES, TEXT_LIMITS, Batch, UsageRecord
 from backends.spool import SpoolOptions
+from backends.spool.changes import Changes
 from backends.spool.disk import SpoolDisk
-from backends.spool.store import Changes
 from backends.testing import make_record
 
 MAX_BYTES = 4 * 1024 * 1024

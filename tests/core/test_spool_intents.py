@@ -15,7 +15,8 @@ from backends import Place
 from backends.memory import MemoryDatabase
 from backends.record import Batch, UsageRecord
 from backends.sanitise import sanitise
-from backends.spool.store import Changes, SpoolStore
+from backends.spool.changes import Changes
+from backends.spool.store import SpoolStore
 from backends.testing import fail, make_record, virtual_clock
 from backends.testing.rig import Rig, until
 from backends.write_ahead import WriteAheadLogWriter
