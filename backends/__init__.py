@@ -4,7 +4,6 @@ This is the door for those who write rows: what is named here is public. Those w
 ``backends.sink``, ``record``, ``errors``, ``codec``, ``usage_query`` and ``testing``; all else may change.
 """
 
-from .admission import Place, Refused
 from .audit import BootAudit, UnreadableBoot
 from .auditing import Audited, audit_usage
 from .batching import BatchingOptions
@@ -34,13 +33,13 @@ from .errors import (
     StoreUnavailable,
     StrategyError,
 )
-from .ledger import LedgerCounts
 from .log_writer import LogWriter
 from .noop import NoopLogWriter
+from .place import Place, Refused
 from .ranges import Ranges
 from .record import EndReason, Status, UsageRecord, UsageSource
 from .registry import SinkRegistry, Strategy, parse_strategy, sinks
-from .reports import FlushReport, StopReport, WriterObserver, WriterStats
+from .reports import FlushReport, LedgerCounts, StopReport, WriterObserver, WriterStats
 from .sanitise import tags_text
 from .single import SingleLogWriter
 from .sink import LogSink, PooledSink, SinkOptions, UsageAuditor, UsageReader

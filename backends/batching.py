@@ -38,3 +38,7 @@ class BatchingOptions(BaseModel):
         """These options, where a knob that nobody set takes the sink's own default."""
         chosen = {name: getattr(self, name) for name in self.model_fields_set}
         return BatchingOptions(**{**sink_defaults, **chosen})
+
+    def with_policy(self, *, has_spool: bool) -> BatchingOptions:
+        """These options, ``on_full`` being one of its words."""
+        return self.model_copy(update={"on_full": self.on_full or ("spill" if has_spool else "block")})

@@ -20,8 +20,9 @@ from .errors import (
     SinkRowsRejected,
 )
 from .health import SinkHealth
-from .job import Disk, Job
+from .job import Disk, Job, WaitingJobs
 from .ledger import Home, Ledger
+from .pace import Pace
 from .record import Batch
 from .retry import CAP_DRAINING_S, CAP_RUNNING_S, Backoff
 from .sink import Committed
@@ -33,7 +34,6 @@ MAX_STATEMENTS_PER_TURN = 64
 PROBE_ROWS = 10
 EXPIRED = "expired"
 """The code of a dead letter that no sink refused: it was on the disk for too long."""
-MAX_LINGER_S = 10.0
 
 
 class Dispatcher:
@@ -62,11 +62,10 @@ class Dispatcher:
         self._backoff = backoff
         self._give_up_after_s = give_up_after_s
         self._disk = disk
-        self._waiting: list[Job] = []
+        self._waiting = WaitingJobs()
         self._draining = False
         self._statements = 0
-        self._max_rows = options.max_rows
-        self._linger_s = options.linger_s
+        self._pace = Pace(options)
         self._fetch_at = 0.0
         self._fetches_failed = 0
 
@@ -89,9 +88,9 @@ class Dispatcher:
         breaker = self.health.breaker
         if not self.health.ignores_breaker and breaker.state != "closed":
             return breaker.probe_at if breaker.state == "open" and self._can_probe else None
-        times = [job.not_before for job in self._waiting if not job.must_spill]
+        times = self._waiting.times()
         if head := self._ledger.queue_head:
-            times.append(head.accepted_at + self._linger_s)
+            times.append(head.accepted_at + self._pace.linger_s)
         return min(times, default=None)
 
     def is_ripe(self, now: float) -> bool:
@@ -103,20 +102,21 @@ class Dispatcher:
             self._draining
             or head.row.seq <= self.flush_to
             or self.is_batch_full
-            or now >= head.accepted_at + self._linger_s
+            or now >= head.accepted_at + self._pace.linger_s
         )
 
     @property
     def is_batch_full(self) -> bool:
         """Whether the queue's rows fill a batch."""
-        return self._ledger.queued >= self._max_rows or self._ledger.queue_bytes >= self._options.max_bytes
+        return (
+            self._ledger.queued >= self._pace.max_rows or self._ledger.queue_bytes >= self._options.max_bytes
+        )
 
     def drain(self, now: float) -> None:
         """Stopping begins: no linger, every retry at once; an open breaker gets one probe, the last."""
         self._draining = True
         self.health.drain(now)
-        for job in self._waiting:
-            job.not_before = now
+        self._waiting.hurry(now)
 
     def halt(self) -> None:
         """Send nothing more; answers to what is under way still count."""
@@ -131,21 +131,19 @@ class Dispatcher:
     def fetch_at(self) -> float | None:
         """From when on rows of the disk may be sent (loop time); None while the sink is unwell or the
         memory is short."""
-        is_well = self.health.breaker.state == "closed" and not self._draining and self._ledger.is_relaxed
+        is_well = (
+            self.health.breaker.state == "closed" and not self._draining and self._ledger.room.is_relaxed
+        )
         return self._fetch_at if is_well else None
 
     def fetched(self, batch: Batch, now: float, home: Home = "spooled") -> None:
         """A batch came back from the disk: send it as any other. The disk keeps it until it is settled."""
         self._ledger.fetch(batch, now, home)
-        self._waiting.append(Job(batch, since=now, not_before=now))
+        self._waiting.add(Job(batch, since=now, not_before=now))
 
     def take(self, is_wanted: Callable[[Job], bool]) -> Job | None:
         """The oldest waiting job that ``is_wanted``, which is then the caller's."""
-        for job in self._waiting:
-            if self._is_ours_alone(job) and is_wanted(job):
-                self._waiting.remove(job)
-                return job
-        return None
+        return self._waiting.take(lambda job: self._is_ours_alone(job) and is_wanted(job))
 
     def spilled(self, job: Job) -> None:
         """The spool has the job's rows."""
@@ -196,8 +194,7 @@ class Dispatcher:
 
     def _committed(self, batch: Batch, outcome: Committed) -> None:
         self.health.answered()
-        self._max_rows = min(self._options.max_rows, self._max_rows + max(1, self._max_rows // 10))
-        self._linger_s = max(self._options.linger_s, self._linger_s * 0.9)
+        self._pace.quicken()
         self._commit(batch, outcome.duplicates)
 
     def _commit(self, batch: Batch, duplicates: int) -> None:
@@ -222,7 +219,7 @@ class Dispatcher:
         if rest and outcome.stored is not None:
             self._commit(parts[1], outcome.stored.duplicates)
         elif rest:
-            self._waiting.append(replace(job, batch=parts[1], attempts=0, not_before=now))
+            self._waiting.add(replace(job, batch=parts[1], attempts=0, not_before=now))
 
     def _batch_rejected(self, job: Job, batch: Batch, outcome: SinkBatchRejected, now: float) -> None:
         self.health.answered()
@@ -230,7 +227,7 @@ class Dispatcher:
             return self._bury(job, batch, [Rejection(outcome.code, outcome.message)], now)
         middle = len(batch.rows) // 2
         halves = self._ledger.divide(batch, [range(middle), range(middle, len(batch.rows))])
-        self._waiting.extend(replace(job, batch=half, attempts=0, not_before=now) for half in halves)
+        self._waiting.add(*(replace(job, batch=half, attempts=0, not_before=now) for half in halves))
 
     def _bury(self, job: Job, batch: Batch, reasons: Sequence[Rejection], now: float) -> None:
         letters = [
@@ -251,9 +248,9 @@ class Dispatcher:
     def _failed(self, job: Job, batch: Batch, outcome: object, now: float) -> None:
         self.health.failed(outcome, now)
         if isinstance(outcome, TimeoutError):
-            self._max_rows = max(1, min(self._max_rows, len(batch.rows)) // 2)
+            self._pace.shorten(len(batch.rows))
         if isinstance(outcome, SinkRetryable) and outcome.slow_down:
-            self._linger_s = min(MAX_LINGER_S, max(self._linger_s * 2, self._options.linger_s, 0.1))
+            self._pace.slow_down()
         if self._ledger.home(batch) is not None:
             self._go_home(batch, now)
         elif self._give_up_after_s is None:
@@ -267,7 +264,7 @@ class Dispatcher:
 
     def _give_up_everything(self, job: Job, now: float) -> None:
         """The sink is down, and every caller is waiting for an answer now."""
-        given_up, self._waiting = self._waiting, []
+        given_up = self._waiting.take_all()
         while batch := self._ledger.claim(self._options.max_rows, self._options.max_bytes):
             given_up.append(Job(batch, now))
         for each in [job, *given_up]:
@@ -283,7 +280,7 @@ class Dispatcher:
             self._ledger.abandon(job.batch)
         else:
             job.must_spill = True
-            self._waiting.append(job)
+            self._waiting.add(job)
 
     def _go_home(self, batch: Batch, now: float) -> None:
         """Back to the disk, where it is safe; it is fetched again, after a while."""
@@ -303,7 +300,7 @@ class Dispatcher:
         job.attempts += 1
         cap = CAP_DRAINING_S if self._draining else CAP_RUNNING_S
         job.not_before = now + self._backoff.delay(job.attempts, cap)
-        self._waiting.append(job)
+        self._waiting.add(job)
 
     def _settle_ping(self, outcome: object, now: float) -> None:
         if isinstance(outcome, BaseException):
@@ -320,39 +317,26 @@ class Dispatcher:
 
     def _choose(self, now: float) -> Job | None:
         fresh_first = self._statements >= MAX_STATEMENTS_PER_TURN
-        if fresh_first and (job := self._fresh(now, self._max_rows)):
+        if fresh_first and (job := self._fresh(now)):
             return job
-        if job := self._due(now):
+        if job := self._waiting.take_due(now):
             self._statements += 1
             return job
-        return self._fresh(now, self._max_rows)
+        return self._fresh(now)
 
-    def _fresh(self, now: float, max_rows: int) -> Job | None:
+    def _fresh(self, now: float) -> Job | None:
         if not self.is_ripe(now):
             return None
         self._statements = 0
-        batch = self._ledger.claim(max_rows, self._options.max_bytes)
-        return Job(batch, since=now)
-
-    def _due(self, now: float) -> Job | None:
-        waiting = (job for job in self._waiting if not job.must_spill)
-        due = min(waiting, key=lambda job: job.not_before, default=None)
-        if due is None or due.not_before > now:
-            return None
-        self._waiting.remove(due)
-        return due
+        return Job(self._ledger.claim(self._pace.max_rows, self._options.max_bytes), since=now)
 
     def _probe(self, now: float) -> Job | None:
         """The one attempt of a half-open breaker: the smallest batch there is, else a ping."""
-        waiting = [job for job in self._waiting if not job.must_spill]
-        if waiting:
-            job = min(waiting, key=lambda job: job.rows)
-            self._waiting.remove(job)
+        if job := self._waiting.take_smallest():
             return job
         if self._ledger.queue_head is not None:
-            return Job(
-                self._ledger.claim(min(PROBE_ROWS, self._max_rows), self._options.max_bytes), since=now
-            )
+            max_rows = min(PROBE_ROWS, self._pace.max_rows)
+            return Job(self._ledger.claim(max_rows, self._options.max_bytes), since=now)
         return None if self._draining else Job(None, since=now)
 
     def reasons(self, now: float) -> Mapping[str, str]:

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from itertools import accumulate, chain, islice
 from typing import Literal, TypeAlias
 from uuid import UUID
 
 from msgspec import Struct
 
-from .record import MAX_ROW_BYTES, Batch, UsageRecord, row_bytes, stamped
+from .record import Batch, UsageRecord, row_bytes, stamped
+from .reports import LedgerCounts
+from .room import Room
 
 Bucket: TypeAlias = Literal["committed", "duplicates", "dead_lettered", "spooled", "abandoned"]
 Home: TypeAlias = Literal["spooled", "dead_lettered"]
@@ -32,33 +33,12 @@ class Entry(Struct, frozen=True, gc=False):
     accepted_at: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LedgerCounts:
-    """The ledger at one instant, in rows."""
-
-    accepted: int = 0
-    recovered: int = 0
-    committed: int = 0
-    duplicates: int = 0
-    dead_lettered: int = 0
-    spooled: int = 0
-    abandoned: int = 0
-    queued: int = 0
-    in_flight: int = 0
-
-    @property
-    def unaccounted(self) -> int:
-        """The difference of the equation's two sides. Anything but 0 is a bug."""
-        settled = self.committed + self.duplicates + self.dead_lettered + self.spooled + self.abandoned
-        return self.accepted - settled - self.queued - self.in_flight
-
-
 def _ignore(bucket: Bucket, entries: Sequence[Entry]) -> None:
     """The listener of a ledger that nobody listens to."""
 
 
 class Ledger:
-    """All rows of one writer. ``max_rows`` and ``max_bytes`` bound queue, flights and places together.
+    """All rows of one writer; ``room`` has what counts against its bounds.
 
     ``on_settled(bucket, entries)`` is called, synchronously, whenever rows reach their last bucket.
     """
@@ -66,20 +46,13 @@ class Ledger:
     def __init__(
         self,
         boot_id: UUID,
-        max_rows: int,
-        max_bytes: int,
+        room: Room,
         on_settled: Callable[[Bucket, Sequence[Entry]], None] = _ignore,
     ) -> None:
         self.boot_id = boot_id
+        self.room = room
         self.last_seq = 0
-        self.places = 0
         self.queue_bytes = 0
-        self.rows = 0
-        """Rows and places that count against the bound."""
-        self.bytes = 0
-        """Bytes that count against the bound; a place counts as a row of the largest size."""
-        self._max_rows = max_rows
-        self._max_bytes = max_bytes
         self._on_settled = on_settled
         self._queue: deque[Entry] = deque()
         self._flights: dict[UUID, tuple[Entry, ...]] = {}
@@ -88,62 +61,6 @@ class Ledger:
         self._accepted = 0
         self._recovered = 0
         self._in_flight = 0
-
-    # --- room
-
-    @property
-    def room(self) -> int:
-        """How many more places there are."""
-        return max(0, min(self._max_rows - self.rows, (self._max_bytes - self.bytes) // MAX_ROW_BYTES))
-
-    @property
-    def overflow(self) -> int:
-        """How many rows and places are beyond the bounds, by the spool's leave; bytes count as places."""
-        return max(0, self.rows - self._max_rows, -((self._max_bytes - self.bytes) // MAX_ROW_BYTES))
-
-    @property
-    def is_pressed(self) -> bool:
-        """Whether less than a fifth of the room is left."""
-        return 5 * self.rows > 4 * self._max_rows or 5 * self.bytes > 4 * self._max_bytes
-
-    @property
-    def is_crowded(self) -> bool:
-        """Whether memory is short and it is rows that fill it, a tenth at least: running calls alone do not,
-        for to put rows on a disk would not help them."""
-        return self.is_pressed and self._rows_fill(1 / 10)
-
-    @property
-    def is_relaxed(self) -> bool:
-        """Whether more of a disk's rows may come: rows fill less than half of the room."""
-        return not self._rows_fill(1 / 2) and not self.is_crowded
-
-    def _rows_fill(self, part: float) -> bool:
-        rows, size = self.rows - self.places, self.bytes - self.places * MAX_ROW_BYTES
-        return rows >= part * self._max_rows or size >= part * self._max_bytes
-
-    def admit(self) -> bool:
-        """Give a place for one row, if there is room for it."""
-        if self.rows >= self._max_rows or self.bytes + MAX_ROW_BYTES > self._max_bytes:
-            return False
-        self.places += 1
-        self.rows += 1
-        self.bytes += MAX_ROW_BYTES
-        return True
-
-    def admit_beyond(self, more: int) -> bool:
-        """Give a place over the bounds, at most ``more`` such places at a time: the spool has room for it."""
-        if self.overflow >= more:
-            return False
-        self.places += 1
-        self.rows += 1
-        self.bytes += MAX_ROW_BYTES
-        return True
-
-    def release(self) -> None:
-        """Take back a place that was not used."""
-        self.places -= 1
-        self.rows -= 1
-        self.bytes -= MAX_ROW_BYTES
 
     # --- custody
 
@@ -155,8 +72,7 @@ class Ledger:
         row = stamped(row, row_id, self.boot_id, self.last_seq)
         self._queue.append(Entry(row, size, now))
         self.queue_bytes += size
-        self.places -= 1  # of the rows it stays one
-        self.bytes += size - MAX_ROW_BYTES
+        self.room.fill(size)
         return row
 
     def claim(self, max_rows: int, max_bytes: int) -> Batch | None:
@@ -289,7 +205,7 @@ class Ledger:
     @property
     def is_empty(self) -> bool:
         """No row and no outstanding place."""
-        return self.rows == 0
+        return self.room.rows == 0
 
     @property
     def is_bare(self) -> bool:
@@ -354,8 +270,7 @@ class Ledger:
     def _fly(self, batch: Batch, entries: tuple[Entry, ...]) -> None:
         self._flights[batch.id] = entries
         self._in_flight += len(entries)
-        self.rows += len(entries)
-        self.bytes += _size(entries)
+        self.room.add(len(entries), _size(entries))
 
     def _land(self, batch: Batch) -> tuple[Entry, ...]:
         entries = self._flights.pop(batch.id)
@@ -367,8 +282,7 @@ class Ledger:
     def _uncount(self, entries: Sequence[Entry]) -> int:
         """These leave queue or flight, for good or for the next; how many bytes they are."""
         size = _size(entries)
-        self.rows -= len(entries)
-        self.bytes -= size
+        self.room.remove(len(entries), size)
         return size
 
     def _settle(self, bucket: Bucket, entries: Sequence[Entry]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 from uuid import UUID
 
-from .admission import Intent, Place, Refused
+from .place import Intent, Place, Refused
 from .record import UsageRecord
 from .reports import FlushReport, StopReport, WriterStats
 

@@ -6,11 +6,10 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from .admission import Intent, Place, Receipt, Refused
 from .errors import StateError
-from .ledger import LedgerCounts
+from .place import Intent, Place, Receipt, Refused
 from .record import UsageRecord
-from .reports import FlushReport, StopReport, WriterState, WriterStats
+from .reports import FlushReport, LedgerCounts, StopReport, WriterState, WriterStats
 
 
 class NoopLogWriter:

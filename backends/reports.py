@@ -7,10 +7,29 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 from uuid import UUID
 
-from .ledger import LedgerCounts
-
 WriterState: TypeAlias = Literal["new", "running", "draining", "closed", "failed"]
 StopOutcome: TypeAlias = Literal["drained", "sink_down", "deadline", "aborted"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerCounts:
+    """The ledger at one instant, in rows."""
+
+    accepted: int = 0
+    recovered: int = 0
+    committed: int = 0
+    duplicates: int = 0
+    dead_lettered: int = 0
+    spooled: int = 0
+    abandoned: int = 0
+    queued: int = 0
+    in_flight: int = 0
+
+    @property
+    def unaccounted(self) -> int:
+        """The difference of the equation's two sides. Anything but 0 is a bug."""
+        settled = self.committed + self.duplicates + self.dead_lettered + self.spooled + self.abandoned
+        return self.accepted - settled - self.queued - self.in_flight
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from .admission import Receipt
 from .batching import BatchingOptions
 from .errors import NotDurable
 from .ledger import Bucket, Entry
+from .place import Receipt
 from .record import UsageRecord
 from .sink import LogSink
 from .waiting import wait_for_end

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from msgspec import structs
 
-from .admission import Intent, Place, Receipt, Refused
+from .place import Intent, Place, Receipt, Refused
 from .record import UsageRecord
 from .sanitise import sanitise
 from .waiting import wait_for_end

@@ -9,22 +9,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from random import Random
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from .admission import Admission, Intent, Place, Receipt, Refused
+from .admission import Admission
 from .batching import BatchingOptions
 from .boots import BootRegister
 from .dead_letters import DeadLetters
 from .delivery import Delivery
 from .dispatch import Dispatcher
+from .drain import Drain
 from .errors import StateError
 from .ledger import Bucket, Entry, Ledger
+from .losses import Losses
+from .place import Intent, Place, Receipt, Refused
 from .pulse import Pulse
 from .record import UsageRecord, row_bytes
 from .replay import Replay
@@ -38,6 +41,7 @@ from .reports import (
     WriterStats,
 )
 from .retry import Backoff
+from .room import Room
 from .sanitise import sanitised, without_texts
 from .sink import LogSink
 from .spool import Spool
@@ -47,8 +51,6 @@ log = logging.getLogger("backends.writer")
 
 STOP_DEADLINE_S = 10.0
 CANCEL_GRACE_S = 1.0
-IDS_IN_REPORT = 10
-IDS_PER_LINE = 200
 
 
 class BatchLogWriter:
@@ -76,15 +78,15 @@ class BatchLogWriter:
     ) -> None:
         self.boot_id = boot_id or uuid7()
         self._sink_name = sink_name
-        self._options = options
+        self._options = options = options.with_policy(has_spool=spool is not None)
         self._observer = observer or NoObserver()
         self._stop_deadline_s = stop_deadline_s
-        self._cancel_grace_s = cancel_grace_s
         self._state: WriterState = "new"
         self._pid = os.getpid()
         self._pulse = Pulse()
-        self._ledger = Ledger(self.boot_id, options.max_queue_rows, options.max_queue_bytes, self._on_settled)
-        self._admission = Admission(self._ledger)
+        self._room = Room(options.max_queue_rows, options.max_queue_bytes)
+        self._ledger = Ledger(self.boot_id, self._room, self._on_settled)
+        self._admission = Admission(self, self._room, options, spool, self._pulse, refusal=self._refusal)
         backoff = Backoff(rng or Random())
         self._dispatcher = Dispatcher(
             self._ledger,
@@ -99,7 +101,6 @@ class BatchLogWriter:
             sink, sink_name, self._dispatcher, options, self._pulse, self._observer, self._on_death
         )
         self._spool = spool
-        self._on_full = options.on_full or ("block" if spool is None else "spill")
         self._traffic = self._open_traffic(spool) if spool is not None else None
         self._letters = dead_letters
         self._replay = Replay(
@@ -111,12 +112,22 @@ class BatchLogWriter:
             adopts=spool is None,
         )
         self._boots = BootRegister(sink, dead_letters, self.boot_id, backoff, options.attempt_timeout_s)
+        self._drain = Drain(
+            self._ledger,
+            self._dispatcher,
+            self._delivery,
+            spool,
+            self._traffic,
+            self._boots,
+            options,
+            self._pulse,
+            cancel_grace_s,
+        )
         self._now: Callable[[], float] = _before_start
-        self._drain: asyncio.Task[None] | None = None
-        self._stop_by = 0.0
+        self._draining: asyncio.Task[None] | None = None
         self._stop_began_at = 0.0
         self._report: StopReport | None = None
-        self._abandoned_ids: list[UUID] = []
+        self._losses = Losses()
 
     # --- life
 
@@ -142,10 +153,10 @@ class BatchLogWriter:
             self._close("drained" if self._ledger.is_empty else "aborted")
         if self._state == "running":
             self._begin_drain(now, stop_by)
-        self._stop_by = min(self._stop_by, stop_by)
+        self._drain.stop_by = min(self._drain.stop_by, stop_by)
         self._pulse.beat()
-        if self._drain is not None:
-            await asyncio.wait({self._drain})
+        if self._draining is not None:
+            await asyncio.wait({self._draining})
         return self.close_now()
 
     def close_now(self) -> StopReport:
@@ -154,49 +165,20 @@ class BatchLogWriter:
             self._close("aborted")
         assert self._report is not None
         # Rows that came after the close were accepted and accounted for too.
-        return replace(self._report, stats=self.stats(), ids_sample=tuple(self._abandoned_ids))
+        return replace(self._report, stats=self.stats(), ids_sample=tuple(self._losses.sample))
 
     # --- rows in
 
-    async def reserve(self, row_id: UUID | None = None, intent: Intent | None = None) -> Place | Refused:
+    def reserve(
+        self, row_id: UUID | None = None, intent: Intent | None = None
+    ) -> Coroutine[Any, Any, Place | Refused]:
         """See ``LogWriter.reserve``. Refusals: ``not_started``, ``draining``, ``closed``, ``failed``,
         ``forked`` and, without room, ``queue_full``."""
-        if reason := self._refusal():
-            return self._admission.refuse(reason)
-        if not self._admission.enter_now() and (refused := await self._wait_for_room()):
-            return refused
-        return Place(row_id or uuid7(), self)
+        return self._admission.reserve(row_id)
 
     def reserve_now(self) -> Place | None:
         """See ``LogWriter.reserve_now``."""
-        if self._refusal() or not (self._enter_beyond() or self._admission.enter_now()):
-            return None
-        return Place(uuid7(), self)
-
-    async def _wait_for_room(self) -> Refused | None:
-        """Why there is no place after all; None: one has been taken."""
-        if not await self._enter():
-            return self._admission.refuse("queue_full", is_call_served=self._on_full != "reject")
-        if reason := self._refusal():
-            self._give_back()
-            return self._admission.refuse(reason)
-        return None
-
-    async def _enter(self) -> bool:
-        """Room in memory, else, with ``spill``, on the disk; without room there ``spill`` is ``block``."""
-        if self._enter_beyond():
-            return True
-        waits = self._on_full in ("block", "spill")
-        return await self._admission.enter(self._options.max_block_s if waits else 0.0)
-
-    def _enter_beyond(self) -> bool:
-        """Room on the disk, when there is none in memory."""
-        if self._on_full != "spill" or self._spool is None or self._ledger.room:
-            return False
-        if not self._admission.enter_beyond(min(self._spool.room, self._options.max_places)):
-            return False
-        self._pulse.beat()
-        return True
+        return self._admission.reserve_now()
 
     async def put(self, row: UsageRecord) -> None:
         """See ``LogWriter.put``."""
@@ -223,9 +205,9 @@ class BatchLogWriter:
         row = self._ledger.accept(row, row_id, size, now)
         receipt = self._receipt(row)
         if self._state in ("closed", "failed"):
-            self._account_for_the_rest()
+            self._drain.account()
             self._boots.keep(self._ledger.last_seq)
-        elif self._ledger.is_pressed or self._is_due:
+        elif self._room.is_pressed or self._is_due:
             self._pulse.beat()
         return receipt
 
@@ -245,12 +227,7 @@ class BatchLogWriter:
 
     def release(self, row_id: UUID) -> None:
         """Take an unused place back."""
-        self._give_back()
-
-    def _give_back(self) -> None:
-        self._ledger.release()
-        self._admission.let_in()
-        self._pulse.beat()
+        self._admission.release()
 
     # --- waiting for rows to go out
 
@@ -278,7 +255,7 @@ class BatchLogWriter:
             if bucket == "duplicates":
                 self._boots.give_up(self._late_numbers(entries))
         elif bucket == "abandoned":
-            self._name(entries)
+            self._give_up(entries)
         self._admission.let_in()
 
     def _late_numbers(self, entries: Sequence[Entry]) -> list[int]:
@@ -286,65 +263,34 @@ class BatchLogWriter:
         rows = (entry.row for entry in entries)
         return [row.seq for row in rows if row.end_reason == "crash" and row.boot_id == self.boot_id]
 
-    def _name(self, entries: Sequence[Entry]) -> None:
-        ids = [entry.row.id for entry in entries]
+    def _give_up(self, entries: Sequence[Entry]) -> None:
         self._boots.give_up(entry.row.seq for entry in entries if entry.row.boot_id == self.boot_id)
-        self._abandoned_ids.extend(ids[: IDS_IN_REPORT - len(self._abandoned_ids)])
-        for start in range(0, len(ids), IDS_PER_LINE):
-            line = [str(row_id) for row_id in ids[start : start + IDS_PER_LINE]]
-            log.error("rows_abandoned", extra={"count": len(line), "ids": line})
+        self._losses.name([entry.row.id for entry in entries])
 
     # --- the end
 
     def _begin_drain(self, now: float, stop_by: float) -> None:
         self._state = "draining"
-        self._stop_began_at, self._stop_by = now, stop_by
+        self._stop_began_at, self._drain.stop_by = now, stop_by
         self._dispatcher.drain(now)
         self._admission.dismiss()
-        self._drain = asyncio.get_running_loop().create_task(self._drain_and_close(), name="log-writer drain")
+        drain = self._drain_and_close()
+        self._draining = asyncio.get_running_loop().create_task(drain, name="log-writer drain")
 
     async def _drain_and_close(self) -> None:
         outcome: StopOutcome = "aborted"
         try:
-            outcome = await self._deliver_the_rest()
+            outcome = await self._drain.run()
         except Exception:
             log.exception("drain_failed")
         finally:  # also when this task is cancelled: only what is synchronous is safe then
             self._close(outcome)
 
-    @property
-    def _end_by(self) -> float:
-        """When a stop has to have ended; a second one may bring it forward."""
-        return self._stop_by + self._cancel_grace_s
-
-    async def _deliver_the_rest(self) -> StopOutcome:
-        health = self._dispatcher.health
-        while not (self._ledger.is_empty or health.is_hopeless) and self._now() < self._stop_by:
-            await self._pulse.wait_until(self._stop_by)
-        outcome = self._outcome_of_drain()
-        if outcome != "drained":
-            await self._delivery.land(self._cancel_grace_s)
-            await self._spill_the_rest()
-        if self._ledger.is_empty:
-            within_s = min(self._cancel_grace_s, max(0.0, self._end_by - self._now()))
-            await self._boots.close(self._ledger.last_seq, within_s)
-        return outcome
-
-    def _outcome_of_drain(self) -> StopOutcome:
-        if self._ledger.is_empty:
-            return "drained"
-        return "sink_down" if self._dispatcher.health.is_hopeless else "deadline"
-
-    async def _spill_the_rest(self) -> None:
-        """With a disk, what the sink did not take goes there while there is time to wait for it."""
-        while self._traffic is not None and self._traffic.has_more and self._now() < self._end_by:
-            await self._pulse.wait_until(self._end_by)
-
     def _close(self, outcome: StopOutcome) -> None:
         if self._report is not None:
             return
         self._dispatcher.close()
-        self._account_for_the_rest()
+        self._drain.account()
         if self._state != "new":
             self._boots.give_up(self._traffic.unused_numbers() if self._traffic is not None else ())
             self._boots.keep(self._ledger.last_seq)
@@ -358,25 +304,15 @@ class BatchLogWriter:
         duration_s = self._now() - self._stop_began_at if self._stop_began_at else 0.0
         self._report = StopReport(stats=self.stats(), outcome=outcome, duration_s=duration_s)
 
-    def _account_for_the_rest(self) -> None:
-        """Every row that is still ours: on the disk from now on, else given up and named. Synchronous."""
-        if self._spool is not None and not self._ledger.is_bare:
-            self._ledger.launch_queue(self._options.max_rows, self._options.max_bytes)
-            flying = self._ledger.flying()
-            for batch in self._spool.keep_now([each for each in flying if self._ledger.home(each) is None]):
-                self._ledger.spool(batch)
-        self._ledger.go_home_all()
-        self._ledger.abandon_all()
-
     def _open_traffic(self, spool: Spool) -> SpoolTraffic:
-        is_early = self._on_full == "spill" and self.strategy == "batch"  # else a call waits for the sink
+        is_call_waiting = self.strategy == "single"  # for the sink
         return SpoolTraffic(
             spool,
             self._ledger,
             self._dispatcher,
             self._options,
             self._pulse,
-            spills_early=is_early,
+            spills_early=self._options.on_full == "spill" and not is_call_waiting,
             adopt_letters=lambda: self._replay.adopt(),
         )
 
@@ -412,28 +348,20 @@ class BatchLogWriter:
             counts=self._ledger.counts(),
             shed=dict(self._admission.shed),
             oldest_row_s=now - oldest.accepted_at if oldest else 0.0,
-            queue_rows=self._ledger.rows,
-            queue_bytes=self._ledger.bytes,
+            queue_rows=self._room.rows,
+            queue_bytes=self._room.bytes,
             breaker=self._dispatcher.health.breaker.state,
             degraded=self._reasons(now),
-            would_refuse=self._would_refuse(),
+            would_refuse=self._admission.would_refuse(),
         )
 
     def _reasons(self, now: float) -> dict[str, str]:
-        reasons = dict(self._dispatcher.reasons(now))
-        if not self._ledger.room and self._on_full != "spill":
-            reasons["queue_full"] = f"calls without a place: {self._on_full}"
+        reasons = {**self._dispatcher.reasons(now), **self._admission.reasons()}
         if self._spool is not None:
             reasons |= self._spool.reasons()
         if self._letters.trouble:
             reasons["dead_letters_ailing"] = self._letters.trouble
         return reasons
-
-    def _would_refuse(self) -> str | None:
-        if reason := self._refusal():
-            return reason
-        is_full = self._on_full == "reject" and not self._ledger.room
-        return "queue_full" if is_full else None
 
 
 def _before_start() -> float:

@@ -18,11 +18,12 @@ from typing import Any
 from unittest.mock import patch
 
 from backends import BatchLogWriter
-from backends.admission import Intent
 from backends.memory import MemoryDatabase, MemorySink
+from backends.place import Intent
 from backends.spool import Spool, SpoolOptions
+from backends.spool.changes import Changes
 from backends.spool.disk import SpoolDisk
-from backends.spool.store import Changes, SpoolStore
+from backends.spool.store import SpoolStore
 from backends.testing import FaultySink, fail, make_record
 from backends.testing.rig import LetterBox, Rig, build_writer
 

@@ -35,7 +35,7 @@ DRIVERS = {
     "any_llm": ("gateway.providers.any_llm.opening",),
 }
 """Who may import each. The local files are SQLite's too, whatever the sink. any_llm is a provider's."""
-WITHOUT_ASYNCIO = ("backends.ledger", "backends.retry")
+WITHOUT_ASYNCIO = ("backends.dispatch", "backends.ledger", "backends.pace", "backends.retry", "backends.room")
 NOT_BLACK_BOX = ("load.bench.core", "load.bench.drivers", "load.bench.sinks", "load.bench.stopping")
 """Programs in load/ that measure our own parts; all others talk to the gateway from outside."""
 

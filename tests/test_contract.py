@@ -21,7 +21,6 @@ from servers.places import PLACES
 
 import gateway.formats
 from backends import Strategy, WriterStats
-from backends.ledger import LedgerCounts
 from backends.log_writer import LogWriter
 from backends.record import (
     COLUMNS,
@@ -33,7 +32,7 @@ from backends.record import (
     Status,
     UsageSource,
 )
-from backends.reports import StopReport, WriterState
+from backends.reports import LedgerCounts, StopReport, WriterState
 from backends.usage_query import FILTER_COLUMNS, GROUP_COLUMNS, GROUP_TIMES
 from gateway import cli
 from gateway.config_file import read_config_file

@@ -85,7 +85,7 @@ class SpoolTraffic:
         head = self._ledger.queue_head
         if head is not None and self._is_overdue(head.accepted_at, now):  # not tried, behind an open breaker
             return self._claimed(now)
-        if not (self._spills_early and self._ledger.is_crowded and self._spool.room):
+        if not (self._spills_early and self._ledger.room.is_crowded and self._spool.room):
             return None
         if job := self._dispatcher.take(lambda job: True):
             return job

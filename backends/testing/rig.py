@@ -14,10 +14,10 @@ from random import Random
 from typing import Any, TypeAlias
 from uuid import UUID
 
-from ..admission import Place, Refused
 from ..batching import BatchingOptions
 from ..dead_letters import DeadLetter
 from ..errors import DeadLettersUnavailable
+from ..place import Place, Refused
 from ..record import Batch, Boot, UsageRecord, stamped
 from ..reports import StopReport
 from ..sanitise import sanitise

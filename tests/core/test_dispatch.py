@@ -11,9 +11,11 @@ from backends import BatchingOptions
 from backends.dispatch import Dispatcher
 from backends.errors import Rejection, SinkBatchRejected, SinkFatal, SinkRetryable, SinkRowsRejected
 from backends.job import Job
-from backends.ledger import Ledger, LedgerCounts
+from backends.ledger import Ledger
 from backends.record import row_bytes
+from backends.reports import LedgerCounts
 from backends.retry import Backoff
+from backends.room import Room
 from backends.sink import Committed
 from backends.testing import make_record
 from backends.testing.rig import SEED, LetterBox
@@ -25,13 +27,13 @@ class Desk:
     """A dispatcher with rows in its ledger, driven by hand."""
 
     def __init__(self, rows: int = 4, **options: float) -> None:
-        self.ledger = Ledger(uuid7(), 1000, 10**9)
+        self.ledger = Ledger(uuid7(), Room(1000, 10**9))
         self.box = LetterBox()
         backoff = Backoff(Random(SEED))
         limits = BatchingOptions.model_validate({"linger_s": 0, **options})
         self.dispatcher = Dispatcher(self.ledger, limits, sink="acme", dead_letters=self.box, backoff=backoff)
         for _ in range(rows):
-            assert self.ledger.admit()
+            assert self.ledger.room.admit()
             self.ledger.accept(row := make_record(), uuid7(), row_bytes(row), now=0.0)
 
     def next(self, now: float = 0.0) -> Job:

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from uuid_utils.compat import uuid7
 
-from backends.ledger import Bucket, Entry, Ledger, LedgerCounts
+from backends.ledger import Bucket, Entry, Ledger
 from backends.record import MAX_ROW_BYTES, Batch, UsageRecord, row_bytes
+from backends.reports import LedgerCounts
+from backends.room import Room
 from backends.sanitise import sanitise
 from backends.testing import make_largest_record, make_record
 
@@ -23,13 +25,13 @@ ROWS = (make_record(), make_largest_record(), make_largest_record("\U0001f44b"))
 
 
 def make_ledger(max_rows: int = 100, max_bytes: int = ROOMY) -> Ledger:
-    return Ledger(uuid7(), max_rows, max_bytes)
+    return Ledger(uuid7(), Room(max_rows, max_bytes))
 
 
 def put(ledger: Ledger, count: int = 1) -> list[UUID]:
     ids = []
     for _ in range(count):
-        assert ledger.admit()
+        assert ledger.room.admit()
         ids.append(ledger.accept(row := make_record(), uuid7(), row_bytes(row), now=0.0).id)
     return ids
 
@@ -84,13 +86,13 @@ def test_a_batch_is_bounded_in_bytes_but_takes_at_least_one_row() -> None:
 
 def test_a_place_sets_the_largest_row_aside_until_the_row_is_there() -> None:
     ledger = make_ledger(max_bytes=2 * MAX_ROW_BYTES)
-    assert ledger.admit() and ledger.admit() and not ledger.admit()
+    assert ledger.room.admit() and ledger.room.admit() and not ledger.room.admit()
 
     ledger.accept(row := make_record(), uuid7(), row_bytes(row), now=0.0)
 
-    assert not ledger.admit(), "one row and one place leave less than the largest row"
-    ledger.release()
-    assert ledger.admit()
+    assert not ledger.room.admit(), "one row and one place leave less than the largest row"
+    ledger.room.release()
+    assert ledger.room.admit()
 
 
 def test_the_largest_row_is_no_larger_than_what_its_place_set_aside() -> None:
@@ -147,7 +149,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.ledger = Ledger(uuid7(), self.MAX_ROWS, self.MAX_BYTES, self.on_settled)
+        self.ledger = Ledger(uuid7(), Room(self.MAX_ROWS, self.MAX_BYTES), self.on_settled)
         self.where: dict[UUID, str] = {}
         self.sizes: dict[UUID, int] = {}
         self.batches: list[Batch] = []
@@ -161,14 +163,14 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule()
     def admit(self) -> None:
-        had_room = self.ledger.room > 0
-        assert self.ledger.admit() == had_room
+        had_room = self.ledger.room.left > 0
+        assert self.ledger.room.admit() == had_room
         self.places += had_room
 
     @precondition(lambda self: self.places)
     @rule()
     def release(self) -> None:
-        self.ledger.release()
+        self.ledger.room.release()
         self.places -= 1
 
     @precondition(lambda self: self.places)
@@ -218,7 +220,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.spooled.append(batch := self._any_batch(data))
         self.ledger.spool(batch)
 
-    @precondition(lambda self: self.spooled and self.ledger.room >= len(self.spooled[-1].rows))
+    @precondition(lambda self: self.spooled and self.ledger.room.left >= len(self.spooled[-1].rows))
     @rule()
     def fetch(self) -> None:
         batch = self.spooled.pop()
@@ -262,15 +264,15 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_bounds_hold(self) -> None:
-        assert self.ledger.rows <= self.MAX_ROWS
-        assert self.ledger.bytes <= self.MAX_BYTES
+        assert self.ledger.room.rows <= self.MAX_ROWS
+        assert self.ledger.room.bytes <= self.MAX_BYTES
         assert self.ledger.is_empty == (not self.places and not self._sizes_of("queued", "in_flight"))
 
     @invariant()
     def what_counts_against_the_bounds_is_what_is_there(self) -> None:
         sizes = self._sizes_of("queued", "in_flight")
-        assert self.ledger.rows == len(sizes) + self.places
-        assert self.ledger.bytes == sum(sizes) + self.places * MAX_ROW_BYTES
+        assert self.ledger.room.rows == len(sizes) + self.places
+        assert self.ledger.room.bytes == sum(sizes) + self.places * MAX_ROW_BYTES
         assert self.ledger.queue_bytes == sum(self._sizes_of("queued"))
 
     def _sizes_of(self, *places: str) -> list[int]:

@@ -20,6 +20,7 @@ from backends.ledger import Home, Ledger
 from backends.memory import MemoryDatabase, MemorySink
 from backends.record import Batch, UsageRecord, row_bytes, stamped
 from backends.retry import Backoff
+from backends.room import Room
 from backends.spool import Spool, SpoolOptions
 from backends.testing import FaultySink, fail, lose_ack, make_record, virtual_clock
 from backends.testing.rig import SEED, LetterBox, Rig, running, until
@@ -319,7 +320,7 @@ def _check(rig: Rig) -> None:
 @pytest.mark.parametrize("has_disk", [False, True])
 def test_rows_of_the_disk_go_back_there_when_everything_is_given_up(home: Home, has_disk: bool) -> None:
     """``single`` gives up what waits once the sink is down; what the disk has already need not be."""
-    ledger = Ledger(make_record().id, 1000, 10**9)
+    ledger = Ledger(make_record().id, Room(1000, 10**9))
     dispatcher = Dispatcher(
         ledger,
         BatchingOptions(linger_s=0),
@@ -329,7 +330,7 @@ def test_rows_of_the_disk_go_back_there_when_everything_is_given_up(home: Home, 
         give_up_after_s=5,
         disk=Disk() if has_disk else None,
     )
-    assert ledger.admit()
+    assert ledger.room.admit()
     ledger.accept(row := make_record(), row.id, row_bytes(row), now=0.0)
     job = dispatcher.next(0.0)
     assert job is not None
