@@ -27,7 +27,7 @@ test: lint ## everything that must be green, on every sink; prints which case he
 	@rm -rf reports && mkdir -p reports
 	@cd tests && ../$(BIN)/python -m servers.mongo >/dev/null
 	@TALLYGATE_SERVERS=required UV_SYSTEM_CERTS=1 $(BIN)/tox run-parallel -p 3 --parallel-no-spinner \
-		-e $(PY)-mongo,$(PY)-postgres,$(PY)-process,$(PY)-sqlite,$(PY)-clickhouse,$(PY)-anyllm || failed=1; \
+		-e $(PY)-process,$(PY)-mongo,$(PY)-postgres,$(PY)-calls,$(PY)-clickhouse,$(PY)-sqlite,$(PY)-anyllm || failed=1; \
 	$(BIN)/python tests/report.py && test -z "$$failed"
 
 lint: .venv/.installed-dev ## style and types

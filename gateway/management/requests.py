@@ -30,7 +30,10 @@ MAX_OVERLAP_S = 7 * 24 * 3600
 class Request(BaseModel):
     """Base of all: an unknown member is an error, nothing is guessed, and no error shows what was given."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
+    # Built with the first request, as answers are with the first of them.
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, hide_input_in_errors=True, defer_build=True
+    )
 
 
 class Change(Request):

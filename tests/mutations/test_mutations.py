@@ -7,6 +7,7 @@ that no longer fits the source is red too. The table of results is made by ``tes
 
 from __future__ import annotations
 
+import compileall
 import os
 import shutil
 import subprocess
@@ -83,17 +84,27 @@ MUTATIONS = [Mutation.read(path) for path in sorted(HERE.glob("*.diff"))]
 ALL_CASES = sorted({case for mutation in MUTATIONS for case in mutation.red})
 
 
+@pytest.fixture(scope="session")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tree as it is, compiled once for all that is copied from it."""
+    tree = tmp_path_factory.mktemp("original")
+    for name in COPIED:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, tree / name, ignore=NOT_COPIED)
+        else:
+            shutil.copy(ROOT / name, tree / name)
+    for package in ("backends", "gateway"):
+        compileall.compile_dir(tree / package, quiet=1)
+    return tree
+
+
 class Laboratory:
     """A copy of the tree, and a Python that finds our packages there before anywhere else."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, original: Path, folder: Path) -> None:
         self.tree = folder / "tree"
         self._bin = folder / "python" / "bin"
-        for name in COPIED:
-            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-            self.tree.mkdir(exist_ok=True)
-            arguments = {"ignore": NOT_COPIED} if copy is shutil.copytree else {}
-            copy(ROOT / name, self.tree / name, **arguments)
+        shutil.copytree(original, self.tree)
         venv.EnvBuilder(symlinks=True).create(folder / "python")
         (site,) = (folder / "python" / "lib").glob("python*/site-packages")
         # A .pth file and not PYTHONPATH: it reaches children whatever environment they are given. Our own
@@ -139,8 +150,8 @@ def _is_of(name: str, case: str) -> bool:
 
 
 @pytest.fixture
-def laboratory(tmp_path: Path) -> Laboratory:
-    return Laboratory(tmp_path)
+def laboratory(original: Path, tmp_path: Path) -> Laboratory:
+    return Laboratory(original, tmp_path)
 
 
 def test_the_copy_as_it_is_is_green(laboratory: Laboratory) -> None:

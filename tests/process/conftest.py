@@ -46,8 +46,10 @@ OURS = ("GATEWAY_", "TALLYGATE_", "LOG_WRITER_STRATEGY", "BUDGET_STRATEGY", "PYT
 
 
 def clean_environment() -> dict[str, str]:
-    """Ours, without what would make the gateway another one than the test's."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+    """Ours, without what would make the gateway another one than the test's, and without the certificates
+    that the system trusts: no test asks for them, and to read them takes a tenth of each start."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+    return {**ours, "SSL_CERT_FILE": os.devnull}
 
 
 class Process:
