@@ -85,9 +85,10 @@ class Admission:
 
     def reasons(self) -> dict[str, str]:
         """What is wrong here, and a word on it."""
-        if self._room.left or self._options.on_full == "spill":
-            return {}
-        return {"queue_full": f"calls without a place: {self._options.on_full}"}
+        reasons = {}
+        if not self._room.left and self._options.on_full != "spill":
+            reasons["queue_full"] = f"calls without a place: {self._options.on_full}"
+        return reasons
 
     # --- the door
 

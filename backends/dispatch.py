@@ -328,7 +328,8 @@ class Dispatcher:
         if not self.is_ripe(now):
             return None
         self._statements = 0
-        return Job(self._ledger.claim(self._pace.max_rows, self._options.max_bytes), since=now)
+        batch = self._ledger.claim(self._pace.max_rows, self._options.max_bytes)
+        return Job(batch, since=now)
 
     def _probe(self, now: float) -> Job | None:
         """The one attempt of a half-open breaker: the smallest batch there is, else a ping."""
