@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
@@ -92,6 +94,11 @@ async def test_opening_needs_no_server_and_no_name_service(url: str) -> None:
     async with MongoStore.open(StoreOptions(url=SecretStr(url), timeout_s=0.5)) as store:
         with pytest.raises(StoreUnavailable):
             await store.ping()
+
+    del store
+    with warnings.catch_warnings():  # PyMongo leaves a socket that was being connected to the collector
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 async def test_the_database_is_the_one_of_the_url(mongo: OwnDatabase, options: StoreOptions) -> None:
