@@ -62,8 +62,7 @@ class DatabaseFile:
 class Lane(Generic[C]):
     """One thread and its connection, which is opened when first needed and dropped after any trouble.
 
-    ``connect`` opens it; ``translated`` turns what the driver raises into ``SinkError``. ``patience_s`` is
-    the longest that ``close`` waits.
+    ``connect`` opens it; ``translated`` turns what the driver raises into ``SinkError``.
     """
 
     def __init__(
@@ -72,13 +71,10 @@ class Lane(Generic[C]):
         file: DatabaseFile,
         connect: Callable[[], C],
         translated: Callable[[], AbstractContextManager[None]],
-        *,
-        patience_s: float,
     ) -> None:
         self._file = file
         self._connect = connect
         self._translated = translated
-        self._patience_s = patience_s
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._connection: C | None = None
         self._identity: Identity | None = None
@@ -107,13 +103,13 @@ class Lane(Generic[C]):
             with suppress(SinkError), self._translated():  # its thread may be closing it in this very moment
                 connection.interrupt()
 
-    async def close(self) -> None:
-        """Let go of thread and connection, in bounded time: a thread that is stuck in the operating system
-        closes its connection later, by itself. Not repeatable."""
+    async def close(self, within_s: float) -> None:
+        """Let go of thread and connection, in ``within_s`` seconds: a thread that is stuck in the operating
+        system closes its connection later, by itself. Not repeatable."""
         self.abort()
         closing = asyncio.get_running_loop().run_in_executor(self._thread, self._drop)
         self._thread.shutdown(wait=False)
-        await asyncio.wait({closing}, timeout=self._patience_s)
+        await asyncio.wait({closing}, timeout=within_s)
 
     # --- on the thread
 
@@ -153,6 +149,17 @@ class Lane(Generic[C]):
         if connection:
             with suppress(SinkError), self._translated():
                 connection.close()
+
+
+async def close_lanes(lanes: Iterable[Lane[Any]], within_s: float) -> None:
+    """Close the ``lanes`` of one file in ``within_s`` seconds, one after the other: the last connection of a
+    file is the one that tidies up, and of two that close in the same moment neither may think it is."""
+    now = asyncio.get_running_loop().time
+    end_by, closing = now() + within_s, tuple(lanes)
+    for lane in closing:
+        lane.abort()
+    for lane in closing:
+        await lane.close(max(0.0, end_by - now()))
 
 
 def uses(lanes: Iterable[Lane[Any]]) -> Mapping[str, int]:

@@ -8,7 +8,6 @@ the former, and saves some tenths of a millisecond per batch on a disk that does
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -21,7 +20,7 @@ from pydantic import Field, field_validator
 
 from .codec import plain_rows, timestamp_text
 from .errors import SinkBatchRejected
-from .lane import DatabaseFile, Lane, uses
+from .lane import DatabaseFile, Lane, close_lanes, uses
 from .numbers import NumberedRow, Run
 from .record import COLUMNS, Batch, Boot, UsageRecord
 from .sink import Capabilities, Committed, SinkOptions
@@ -71,7 +70,7 @@ class SqliteSink:
         opening = partial(
             connect, self._file.path, _SCHEMA, busy_timeout_s=self._patience_s, migrates=migrates
         )
-        return Lane(name, self._file, opening, translated, patience_s=self._patience_s)
+        return Lane(name, self._file, opening, translated)
 
     @classmethod
     @asynccontextmanager
@@ -80,7 +79,7 @@ class SqliteSink:
         try:
             yield sink
         finally:
-            await asyncio.gather(*(lane.close() for lane in sink._lanes))
+            await close_lanes(sink._lanes, options.busy_timeout_s)
 
     async def write(self, batch: Batch) -> Committed:
         """As the contract says. Cancelled, the thread finishes the transaction that it has begun; one that

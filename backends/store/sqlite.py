@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from ..errors import SinkError, SinkRetryable, StoreConflict, StoreUnavailable
-from ..lane import DatabaseFile, Lane, uses
+from ..lane import DatabaseFile, Lane, close_lanes, uses
 from ..sqlite_file import Schema, connect, transaction, translated
 from . import sqlite_money as money
 from . import sqlite_records as records
@@ -55,7 +55,7 @@ class SqliteStore:
 
     def _lane(self, name: str, *, migrates: bool) -> Lane[sqlite3.Connection]:
         opening = partial(self._connect, migrates=migrates)
-        return Lane(name, self._file, opening, translated, patience_s=self._timeout_s)
+        return Lane(name, self._file, opening, translated)
 
     @classmethod
     @asynccontextmanager
@@ -66,7 +66,7 @@ class SqliteStore:
         try:
             yield store
         finally:
-            await asyncio.gather(*(lane.close() for lane in store._lanes))
+            await close_lanes(store._lanes, options.timeout_s)
 
     async def ping(self) -> None:
         await self._read(lambda connection: connection.execute("SELECT 1 FROM users LIMIT 1").fetchone())
