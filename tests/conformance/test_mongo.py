@@ -14,7 +14,7 @@ import uvloop
 from bson import Int64
 from pydantic import ValidationError
 from servers.base import need_ours
-from servers.mongo_database import OwnDatabase
+from servers.mongo_database import OwnDatabase, collect_connecting_sockets
 
 import backends.mongo
 from backends.errors import SinkFatal, SinkRetryable, SinkRowsRejected
@@ -124,6 +124,8 @@ async def test_opening_needs_no_server_and_no_name_service(driver: str) -> None:
         async with MongoSink.open(options) as sink:
             with pytest.raises(SinkRetryable if "srv" not in uri else (SinkRetryable, SinkFatal)):
                 await sink.ping()
+        del sink
+        collect_connecting_sockets()
 
 
 async def test_a_wrong_password_is_fatal_and_not_told(mongo: OwnDatabase, driver: str) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
@@ -14,7 +12,7 @@ from typing import Any
 import pytest
 from bson import Int64
 from pydantic import SecretStr
-from servers.mongo_database import OwnDatabase
+from servers.mongo_database import OwnDatabase, collect_connecting_sockets
 from servers.mongo_store import served
 
 import backends.store.mongo_accounts
@@ -96,9 +94,7 @@ async def test_opening_needs_no_server_and_no_name_service(url: str) -> None:
             await store.ping()
 
     del store
-    with warnings.catch_warnings():  # PyMongo leaves a socket that was being connected to the collector
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
+    collect_connecting_sockets()
 
 
 async def test_the_database_is_the_one_of_the_url(mongo: OwnDatabase, options: StoreOptions) -> None:
