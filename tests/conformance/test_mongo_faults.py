@@ -13,7 +13,7 @@ from uuid import UUID
 import bson
 import pytest
 from servers.base import need_ours
-from servers.mongo_database import OwnDatabase
+from servers.mongo_database import OwnDatabase, collect_connecting_sockets
 from servers.proxy import Proxy
 
 from backends.errors import SinkRetryable
@@ -35,6 +35,12 @@ LONG_S = 120.0
 @pytest.fixture(params=["motor", "pymongo"])
 def driver(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+@pytest.fixture(autouse=True)
+def no_socket_is_left_to_a_later_test() -> Iterator[None]:
+    yield
+    collect_connecting_sockets()
 
 
 # --- the wire

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
 import pytest
 from servers.base import need_ours
-from servers.mongo_database import OwnDatabase
+from servers.mongo_database import OwnDatabase, collect_connecting_sockets
 from servers.mongo_store import served, store_options
 from servers.proxy import Proxy
 
@@ -52,6 +52,12 @@ CALLS: dict[str, Callable[[Store], Awaitable[Any]]] = {
 async def proxy(mongo: OwnDatabase) -> AsyncIterator[Proxy]:
     async with mongo.proxy() as wire:
         yield wire
+
+
+@pytest.fixture(autouse=True)
+def no_socket_is_left_to_a_later_test() -> Iterator[None]:
+    yield
+    collect_connecting_sockets()
 
 
 # --- everybody at once
