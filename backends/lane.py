@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 from .errors import SinkBatchRejected, SinkError, SinkRetryable
+from .waiting import wait_for_end
 
 Identity: TypeAlias = tuple[tuple[int, int], ...]
 
@@ -103,13 +104,13 @@ class Lane(Generic[C]):
             with suppress(SinkError), self._translated():  # its thread may be closing it in this very moment
                 connection.interrupt()
 
-    async def close(self, within_s: float) -> None:
-        """Let go of thread and connection, in ``within_s`` seconds: a thread that is stuck in the operating
-        system closes its connection later, by itself. Not repeatable."""
+    def let_go(self) -> asyncio.Future[None]:
+        """End the statement under way, the connection and the thread; done when the connection is closed. A
+        thread that is stuck in the operating system does so later, by itself. Not repeatable."""
         self.abort()
         closing = asyncio.get_running_loop().run_in_executor(self._thread, self._drop)
         self._thread.shutdown(wait=False)
-        await asyncio.wait({closing}, timeout=within_s)
+        return closing
 
     # --- on the thread
 
@@ -153,13 +154,18 @@ class Lane(Generic[C]):
 
 async def close_lanes(lanes: Iterable[Lane[Any]], within_s: float) -> None:
     """Close the ``lanes`` of one file in ``within_s`` seconds, one after the other: the last connection of a
-    file is the one that tidies up, and of two that close in the same moment neither may think it is."""
+    file is the one that tidies up, and of two that close in the same moment neither may think it is. A cancel
+    ends the waiting alone: each lane is let go. Not repeatable."""
     now = asyncio.get_running_loop().time
-    end_by, closing = now() + within_s, tuple(lanes)
-    for lane in closing:
+    end_by, open_lanes = now() + within_s, list(lanes)
+    for lane in open_lanes:
         lane.abort()
-    for lane in closing:
-        await lane.close(max(0.0, end_by - now()))
+    try:
+        while open_lanes:
+            await wait_for_end(open_lanes.pop(0).let_go(), max(0.0, end_by - now()))
+    finally:
+        for lane in open_lanes:
+            lane.let_go()
 
 
 def uses(lanes: Iterable[Lane[Any]]) -> Mapping[str, int]:
